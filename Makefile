@@ -1,0 +1,33 @@
+# make demo: the pipeline on the embedded default. make test: all tests. Both set up .venv first, where it is not yet.
+PYTHON ?= python3
+VENV := .venv
+# Stages are run as `python -m stages.NAME`: the environment's python must come first.
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export DVC_NO_ANALYTICS := 1
+
+.PHONY: demo test lint setup lock
+
+demo: setup
+	dvc repro
+	python -m stages.show
+
+test: setup
+	ruff check . && ruff format --check . && mypy
+	pytest
+
+lint: setup
+	ruff check --fix . && ruff format . && mypy
+
+setup: $(VENV)/installed
+
+$(VENV)/installed: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v < (3, 14) or sys.exit(f"Python 3.11 to 3.13 is needed, this is {v[0]}.{v[1]}: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+# The pinned versions, anew: needs `pip install uv`.
+lock:
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --fork-strategy fewest \
+	  --generate-hashes --no-header --no-annotate --upgrade --quiet --output-file requirements.lock

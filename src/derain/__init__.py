@@ -1,0 +1,1 @@
+"""Continual de-raining by Neural Reorganization."""

@@ -1,0 +1,75 @@
+"""The only module that prints: messages, tables and progress, by rich."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sized
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from derain.types import DerainError
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+T = TypeVar("T")
+
+
+def say(text: str) -> None:
+    """Prints one line for the user; markup is not interpreted."""
+    out.print(text, markup=False)
+
+
+def warn(text: str) -> None:
+    """Prints a warning on standard error."""
+    err.print(f"warning: {text}", markup=False, style="yellow")
+
+
+def fail(error: DerainError) -> int:
+    """Prints the error's message on standard error and returns its exit code."""
+    err.print(f"error: {error}", markup=False, style="bold red")
+    return error.exit_code
+
+
+def run(main: Callable[[], Any]) -> None:
+    """Runs a stage or command: a DerainError becomes its message and exit code, never a traceback."""
+    try:
+        main()
+    except DerainError as error:
+        sys.exit(fail(error))
+    except KeyboardInterrupt:
+        err.print("interrupted; run the same command again to continue", markup=False)
+        sys.exit(130)
+
+
+def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
+    """Yields the items under a progress bar with the time left; on a pipe prints a plain line now and then."""
+    if total is None and isinstance(items, Sized):
+        total = len(items)
+    if not out.is_terminal:
+        yield from _plain(items, what, total)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=out, transient=True) as progress:
+        yield from progress.track(items, total=total, description=what)
+
+
+def _plain(items: Iterable[T], what: str, total: int | None) -> Iterator[T]:
+    marks = {max(1, round(total * part / 4)) for part in (1, 2, 3, 4)} if total else set()
+    for done, item in enumerate(items, 1):
+        yield item
+        if done in marks:
+            say(f"{what}: {done}/{total}")
+
+
+def table(title: str, columns: list[str], rows: Iterable[list[str]], caption: str = "") -> None:
+    """Prints a table; the first column is left-aligned, all others right-aligned."""
+    grid = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
+    for i, column in enumerate(columns):
+        grid.add_column(column, justify="left" if i == 0 else "right")
+    for row in rows:
+        grid.add_row(*row)
+    out.print(grid)

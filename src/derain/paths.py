@@ -1,0 +1,62 @@
+"""Every path of the pipeline, and how a file comes to lie under its name: complete or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+DATA = Path("data")
+VALIDATED = DATA / "validated"
+RESULTS = Path("results")
+SUMMARY = Path("metrics/summary.json")
+RECORDED = Path("metrics/recorded.json")
+REPORT = Path("report/index.html")
+
+
+def model(task: str) -> Path:
+    """The network after a task, e.g. models/task0.safetensors."""
+    return Path("models") / f"{task}.safetensors"
+
+
+def mask(task: str) -> Path:
+    """The cumulative mask after a task, e.g. masks/task0.safetensors."""
+    return Path("masks") / f"{task}.safetensors"
+
+
+def loss(task: str) -> Path:
+    """The losses of each epoch of a task, e.g. plots/loss/task0.csv."""
+    return Path("plots/loss") / f"{task}.csv"
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file that appears under its name only when it is complete and on disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    _fsync_folder(path.parent)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON atomically; a number that is not finite raises ValueError before anything is written."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    write_atomically(path, (text + "\n").encode())
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

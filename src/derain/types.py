@@ -1,0 +1,86 @@
+"""The words that every module uses. Imports NumPy (and torch for annotations) only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class DerainError(Exception):
+    """A fault that the user can mend: one or two lines that name the file or key and the way out.
+
+    Stages and commands print it without a traceback and exit with `exit_code`.
+    """
+
+    exit_code = 1
+
+
+class ParamsError(DerainError):
+    """A wrong key or value in params.yaml or on the command line."""
+
+    exit_code = 2
+
+
+class NumericError(DerainError):
+    """A number that is not finite where one must be (loss, gradient, metric)."""
+
+    exit_code = 4
+
+
+class DataError(DerainError):
+    """A missing, damaged or unsuitable file: picture, archive, pack, checkpoint, download."""
+
+    exit_code = 5
+
+
+class Pair(NamedTuple):
+    """A rainy photograph and its clean counterpart.
+
+    Both are uint8 arrays of shape (height, width, 3), RGB, of equal size; `name` identifies the pair in its data set.
+    """
+
+    name: str
+    rainy: np.ndarray
+    clean: np.ndarray
+
+
+class Batch(NamedTuple):
+    """Rainy and clean crops as float32 tensors of shape (N, 3, H, W) in [0, 1], RGB."""
+
+    rainy: Tensor
+    clean: Tensor
+
+
+class Restored(NamedTuple):
+    """What a backbone returns.
+
+    `derained` is the last estimate, shape (N, 3, H, W), nominally in [0, 1] and not clamped;
+    `stages` are all estimates in order (the last one is `derained`), for networks that refine in stages.
+    """
+
+    derained: Tensor
+    stages: tuple[Tensor, ...] = ()
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task of the stream.
+
+    `key` names it (kd_task@<key>), `position` is its place in the stream from 0 on (the n of P(n)), `dataset` what it
+    learns, and `after` the key of the task before it (None for the first).
+    """
+
+    key: str
+    position: int
+    dataset: str
+    after: str | None
+
+    @property
+    def name(self) -> str:
+        """The stem of the task's artifacts: models/task0.safetensors, masks/task0.safetensors."""
+        return f"task{self.key}"
