@@ -1,0 +1,311 @@
+"""params.yaml as frozen, typed objects. A wrong key or value names itself and what is allowed."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+
+from derain.types import ParamsError, Task
+
+PARAMS_FILE = Path("params.yaml")
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(allow_inf_nan=False, gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A section of params.yaml: unknown keys are errors, types are strict, values cannot be changed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Rendered(Section):
+    """Rain drawn on the photographs of `data.photos`; `kind` is one of `derain.data.rain.KINDS`."""
+
+    source: Literal["rendered"]
+    kind: str
+
+
+class Benchmark(Section):
+    """A published set, by exactly one of `url`, `gdrive` (a file's id), `archive` or `folder`."""
+
+    source: Literal["benchmark"]
+    set: str
+    url: str | None = None
+    gdrive: str | None = None
+    archive: str | None = None
+    folder: str | None = None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Benchmark:
+        if sum(place is not None for place in (self.url, self.gdrive, self.archive, self.folder)) != 1:
+            raise ValueError("name exactly one of url, gdrive, archive, folder")
+        return self
+
+
+class Folders(Section):
+    """A folder of rainy and one of clean pictures, paired by name; the same folder twice where both lie together."""
+
+    rainy: str
+    clean: str
+
+
+class Pairs(Section):
+    """Any folders of rainy and clean pictures; a set may have only one of the two splits."""
+
+    source: Literal["pairs"]
+    train: Folders | None = None
+    test: Folders | None = None
+
+
+class Mix(Section):
+    """The union of several sets, the paper's Mix baseline."""
+
+    source: Literal["mix"]
+    of: Annotated[list[Single], Field(min_length=1)]
+
+
+Single = Annotated[Rendered | Benchmark | Pairs, Field(discriminator="source")]
+DataSet = Annotated[Rendered | Benchmark | Pairs | Mix, Field(discriminator="source")]
+Mix.model_rebuild()
+
+
+class Data(Section):
+    """How rendered sets are made. `photos` is `builtin` (scikit-image's own) or a folder of clean photographs."""
+
+    photos: str
+    test_share: Annotated[float, Field(gt=0, lt=1)]
+    rains_per_photo: Count
+
+
+class FirstTask(Section):
+    """The first task of the stream, learned by train_task0."""
+
+    dataset: Name
+
+
+class LaterTask(Section):
+    """A later task: its data set and the key of the task before it."""
+
+    dataset: Name
+    after: str
+
+    @field_validator("after", mode="before")
+    @classmethod
+    def _key(cls, after: object) -> object:
+        return str(after) if isinstance(after, int) and not isinstance(after, bool) else after
+
+
+class Train(Section):
+    """One task's training. `steps_per_epoch: null` means every patch of the set's grid once an epoch."""
+
+    lr: Positive
+    epochs: Count
+    steps_per_epoch: Count | None
+    batch: Count
+    patch: Annotated[int, Field(ge=11)]
+    milestones: list[Count]
+    gamma: Annotated[float, Field(gt=0, le=1)]
+
+    @field_validator("milestones")
+    @classmethod
+    def _increasing(cls, milestones: list[int]) -> list[int]:
+        if milestones != sorted(set(milestones)):
+            raise ValueError("the epochs must increase")
+        return milestones
+
+
+class Params(Section):
+    """All of params.yaml. The sections of backbones and strategies are checked by their own files (`section`)."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
+    precision: Literal["auto", "fp32", "bf16"]
+    threads: Annotated[int, Field(ge=1, le=256)]
+    data: Data
+    datasets: Annotated[dict[Name, DataSet], Field(min_length=1)]
+    task0: FirstTask
+    stream: dict[str, LaterTask]
+    tests: Annotated[dict[Name, Literal["learned", "unseen"]], Field(min_length=1)]
+    train: Train
+    backbone: Name
+    strategy: Name
+    sections: dict[str, dict[str, Any]]
+
+    @field_validator("stream")
+    @classmethod
+    def _keys(cls, stream: dict[str, LaterTask]) -> dict[str, LaterTask]:
+        for key in stream:
+            if not re.fullmatch(r"[1-9]\d*", key):
+                raise ValueError(f"the key {key!r} is not a number from 1 on")
+        return stream
+
+    @model_validator(mode="after")
+    def _names_exist(self, _: ValidationInfo) -> Params:
+        used = {"task0.dataset": self.task0.dataset}
+        used |= {f"stream.{key}.dataset": task.dataset for key, task in self.stream.items()}
+        used |= {f"tests.{name}": name for name in self.tests}
+        for key, name in used.items():
+            if name not in self.datasets:
+                raise ParamsError(f"params.yaml: {key}: {name!r} is no data set. Allowed: {', '.join(self.datasets)}.")
+        _chain(self.task0, self.stream)
+        return self
+
+    @property
+    def tasks(self) -> list[Task]:
+        """The stream in the order of its `after` links, the first task in front."""
+        return _chain(self.task0, self.stream)
+
+    def task(self, key: str) -> Task:
+        """The task of that key; ParamsError for another one."""
+        for task in self.tasks:
+            if task.key == key:
+                return task
+        raise ParamsError(f"task {key!r} is not in the stream of params.yaml. Allowed: {_keys_of(self.tasks)}.")
+
+    def section(self, kind: Literal["backbones", "strategies"]) -> Any:
+        """The selected backbone's or strategy's own section, checked by the `Params` of its file."""
+        name = self.backbone if kind == "backbones" else self.strategy
+        return _read(load_plugin(kind, name).Params, self.sections.get(name, {}), f"{name}.")
+
+
+def load_plugin(kind: Literal["backbones", "strategies"], name: str) -> Any:
+    """Imports src/derain/<kind>/<name>.py; ParamsError where there is no such file."""
+    if name not in plugins(kind):
+        raise ParamsError(
+            f"params.yaml: {kind_key(kind)}: no file {kind}/{name}.py. Allowed: {', '.join(plugins(kind))}."
+        )
+    return importlib.import_module(f"derain.{kind}.{name}")
+
+
+def kind_key(kind: str) -> str:
+    """The key of params.yaml that selects one of a folder's files."""
+    return {"backbones": "backbone", "strategies": "strategy"}[kind]
+
+
+def plugins(kind: Literal["backbones", "strategies"]) -> list[str]:
+    """The names of the files of src/derain/<kind>, without those that begin with an underscore."""
+    return sorted(file.stem for file in (Path(__file__).parent / kind).glob("[!_]*.py"))
+
+
+def load(path: Path = PARAMS_FILE) -> Params:
+    """Reads and checks params.yaml. The sections of strategies and backbones are checked when they are asked for."""
+    raw = _parse(path)
+    names = {*plugins("backbones"), *plugins("strategies")}
+    sections = {key: raw.pop(key) or {} for key in list(raw) if key in names}
+    unknown = set(raw) - set(Params.model_fields)
+    if unknown or "sections" in raw:
+        key = min(unknown or {"sections"})
+        allowed = [name for name in (*Params.model_fields, *sorted(names)) if name != "sections"]
+        raise ParamsError(f"{path}: {key}: unknown key. Allowed: {', '.join(allowed)}.")
+    return _read(Params, {**raw, "sections": sections}, "")
+
+
+def check(path: Path = PARAMS_FILE) -> Params:
+    """Reads params.yaml and checks every section of it, the unselected ones too."""
+    params = load(path)
+    for kind in ("backbones", "strategies"):
+        for name in plugins(kind):
+            if name in params.sections:
+                _read(load_plugin(kind, name).Params, params.sections[name], f"{name}.")
+        params.section(kind)
+    return params
+
+
+class _Yaml12(yaml.SafeLoader):
+    """YAML 1.2 numbers: DVC writes 1e-05, which YAML 1.1 reads as a text. A key that occurs twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        twice = {str(key) for key in keys if keys.count(key) > 1}
+        if twice:
+            raise ParamsError(f"params.yaml: {min(twice)}: the key occurs twice (line {node.start_mark.line + 1}).")
+        for key in keys:
+            if not isinstance(key, str):
+                raise ParamsError(f'params.yaml: {key}: DVC ignores keys that are not texts. Write "{key}".')
+        return super().construct_mapping(node, deep)
+
+
+_Yaml12.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)$"),
+    list("-+0123456789."),
+)
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Yaml12)  # noqa: S506 - a SafeLoader
+    except FileNotFoundError:
+        raise ParamsError(
+            f"{path} is missing. Run this from the project's root, or copy profiles/*.yaml there."
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise ParamsError(f"{path} must be a mapping of keys to values.")
+    return raw
+
+
+S = TypeVar("S", bound=BaseModel)
+
+
+def _read(model: type[S], raw: Any, prefix: str) -> S:
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        raise ParamsError(_message(error, prefix)) from None
+
+
+def _message(error: ValidationError, prefix: str) -> str:
+    """The first fault in one line: key, value, what is allowed."""
+    fault = error.errors(include_url=False)[0]
+    variants = {"rendered", "benchmark", "pairs", "mix"}
+    key = prefix + ".".join(str(part) for part in fault["loc"] if str(part) not in variants)
+    key = key.rstrip(".")
+    if fault["type"] == "extra_forbidden":
+        return f"params.yaml: {key}: unknown key. Mend its spelling or remove it."
+    if fault["type"] == "missing":
+        return f"params.yaml: {key}: the key is missing."
+    what = fault["msg"].removeprefix("Value error, ")
+    value = fault["input"]
+    shown = repr(value) if isinstance(value, str | int | float | list | type(None)) else "its values"
+    return f"params.yaml: {key}: {shown} is not allowed. {what[0].upper()}{what[1:]}."
+
+
+def _chain(first: FirstTask, stream: dict[str, LaterTask]) -> list[Task]:
+    """Follows the `after` links; every task must come after one other, and no two after the same."""
+    follower: dict[str, str] = {}
+    for key, later in stream.items():
+        if later.after not in {"0", *stream}:
+            raise ParamsError(
+                f"params.yaml: stream.{key}.after: {later.after!r} is no task. Allowed: {', '.join(['0', *stream])}."
+            )
+        if later.after in follower:
+            raise ParamsError(
+                f"params.yaml: stream.{key}.after: {later.after!r} is followed by task {follower[later.after]!r} already. "
+                "A stream is one line: each task comes after another one."
+            )
+        follower[later.after] = key
+    tasks = [Task("0", 0, first.dataset, None)]
+    while tasks[-1].key in follower:
+        key = follower[tasks[-1].key]
+        tasks.append(Task(key, len(tasks), stream[key].dataset, tasks[-1].key))
+    unreached = set(stream) - {task.key for task in tasks}
+    if unreached:
+        raise ParamsError(
+            f"params.yaml: stream.{min(unreached)}.after: the chain of tasks never comes here from task '0'."
+        )
+    return tasks
+
+
+def _keys_of(tasks: list[Task]) -> str:
+    return ", ".join(task.key for task in tasks)
