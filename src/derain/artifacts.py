@@ -1,0 +1,124 @@
+"""Models and masks on disk: safetensors with what made them and a checksum."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from derain.params import load_plugin
+from derain.paths import write_atomically
+from derain.types import DataError
+
+_FORMAT = 1
+
+
+def save(path: Path, tensors: Mapping[str, Tensor], made_by: Mapping[str, Any]) -> None:
+    """Writes tensors and what made them, with library versions and a checksum over both.
+
+    The same tensors and metadata give the same bytes.
+    """
+    stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    made = {
+        "format": _FORMAT,
+        **made_by,
+        "libraries": {name: version(name) for name in ("torch", "numpy", "safetensors")},
+    }
+    made["sha256"] = checksum(stored, made)
+    # One key only: the library writes several in no fixed order.
+    write_atomically(path, safetensors.torch.save(stored, {"derain": json.dumps(made, sort_keys=True)}))
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Reads tensors and what made them, and verifies the checksum.
+
+    Raises:
+        DataError: the file is missing, damaged, or not of this project.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            made = json.loads((file.metadata() or {}).get("derain", "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing. Run `dvc repro`, or `dvc pull` where a remote has it.") from None
+    except (SafetensorError, ValueError, OSError) as error:
+        raise DataError(f"{path} is damaged or no safetensors file ({error}).") from None
+    if not isinstance(made, dict) or "sha256" not in made:
+        raise DataError(f"{path} was not written by this project: it does not say what made it.")
+    if checksum(tensors, {key: value for key, value in made.items() if key != "sha256"}) != made["sha256"]:
+        raise DataError(f"{path} is damaged: its checksum differs. Remove it and run `dvc repro` or `dvc pull`.")
+    return tensors, made
+
+
+def checksum(tensors: Mapping[str, Tensor], made_by: Mapping[str, Any]) -> str:
+    """sha256 over names, types, shapes and bytes of the tensors, and over what made them."""
+    digest = hashlib.sha256(json.dumps(made_by, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def build_network(backbone: str, section: Any) -> nn.Module:
+    """The backbone of that name, from the `Params` of its file."""
+    return cast(nn.Module, load_plugin("backbones", backbone).build(section))
+
+
+def save_network(path: Path, network: nn.Module, backbone: str, section: Any, made_by: Mapping[str, Any]) -> None:
+    """Writes a network's weights with all that is needed to build it again."""
+    save(path, network.state_dict(), {"backbone": backbone, backbone: section.model_dump(), **made_by})
+
+
+def load_network(path: Path | str, device: torch.device | str = "cpu") -> nn.Module:
+    """Builds a network from its file, ready for inference: frozen, in eval mode, on the device.
+
+    Reads this project's safetensors, and the checkpoints that PReNet's authors published (`.pth`, weights only).
+
+    Raises:
+        DataError: the file is missing or damaged, or belongs to another network.
+    """
+    path = Path(path)
+    if path.suffix in {".pth", ".pt"}:
+        network = load_plugin("backbones", "prenet").from_published(_read_published(path))
+    else:
+        weights, made = load(path)
+        if "backbone" not in made:
+            raise DataError(f"{path} holds no network but {made.get('kind', 'something else')}.")
+        plugin = load_plugin("backbones", made["backbone"])
+        network = plugin.build(plugin.Params(**made[made["backbone"]]))
+        load_weights(network, weights, path)
+    return cast(nn.Module, network.to(device).eval().requires_grad_(False))
+
+
+def load_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Copies weights into a network of the same names and shapes; DataError names the first that differs."""
+    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise DataError(
+                f"{path} belongs to another network: {name} is {found.get(name, 'missing')} there and "
+                f"{expected.get(name, 'missing')} here. Use the backbone section it was trained with."
+            )
+    network.load_state_dict(dict(weights))
+
+
+def _read_published(path: Path) -> dict[str, Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing.") from None
+    except Exception as error:  # torch.load raises a dozen kinds for damaged or hostile files
+        raise DataError(f"{path} is no checkpoint of plain tensors ({type(error).__name__}).") from None
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise DataError(f"{path} is no checkpoint of plain tensors: it must map names to tensors.")
+    return content

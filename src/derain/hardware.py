@@ -1,0 +1,66 @@
+"""Where the computation runs, in which precision, and with how many threads."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+
+from derain.types import ParamsError
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """A device and the precision of the network's forward pass; weights and losses stay in fp32."""
+
+    device: torch.device
+    precision: str
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """The context for a forward pass: bf16 where `precision` says so, else nothing."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def describe(self) -> dict[str, str | int]:
+        """What changes the bytes of a result: device, precision, threads, instruction set, library versions."""
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+        return {
+            "device": name,
+            "precision": self.precision,
+            "threads": torch.get_num_threads(),
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+            "torch": torch.__version__,
+        }
+
+
+def choose(device: str = "auto", precision: str = "auto", threads: int | None = None) -> Hardware:
+    """Chooses device and precision where they are `auto`, and makes torch deterministic.
+
+    Args:
+        device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
+        precision: `auto` (bf16 where the hardware computes in it natively), `fp32` or `bf16`.
+        threads: CPU threads; None leaves torch's own number. Results are bit-stable for one number of threads.
+
+    Raises:
+        ParamsError: the device is not there.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda"):
+        index = int(device.partition(":")[2] or 0)
+        if not torch.cuda.is_available() or index >= torch.cuda.device_count():
+            raise ParamsError(f"device: {device!r} is not there ({torch.cuda.device_count()} GPUs). Use auto or cpu.")
+    if precision == "auto":
+        precision = "bf16" if _computes_bf16(device) else "fp32"
+    if threads is not None:
+        torch.set_num_threads(threads)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    return Hardware(torch.device(device), precision)
+
+
+def _computes_bf16(device: str) -> bool:
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
