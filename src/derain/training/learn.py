@@ -1,0 +1,80 @@
+"""The training loop, for every task, strategy and backbone."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from derain.console import track
+from derain.hardware import Hardware
+from derain.training import crops
+from derain.training.losses import negative_ssim
+from derain.types import Batch, NumericError, Task
+
+if TYPE_CHECKING:
+    from derain.data.pack import Pack
+    from derain.params import Train
+    from derain.strategies._base import Strategy
+
+History = list[dict[str, float]]
+
+
+def learn(
+    network: nn.Module, task: Task, pack: Pack, strategy: Strategy, train: Train, seed: int, hardware: Hardware
+) -> History:
+    """Trains the network on one task in place, with a fresh optimizer, and returns the mean losses of each epoch.
+
+    Raises:
+        NumericError: a loss is not finite; the message names the epoch and the pictures of the batch.
+    """
+    network.train()
+    strategy.before_task(network)
+    optimizer = torch.optim.Adam(network.parameters(), lr=train.lr)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, train.milestones, train.gamma)
+    history: History = []
+    for epoch in track(range(train.epochs), f"{task.name}: learning {task.dataset}, epoch"):
+        batches = crops.of_epoch(pack, train, seed, task.position, epoch, hardware.device)
+        sums: Counter[str] = Counter()
+        for step, batch in enumerate(batches):
+            losses = training_step(network, batch, strategy, optimizer, hardware)
+            sums.update(losses)
+            if not all(map(math.isfinite, losses.values())):
+                raise NumericError(_not_finite(task, epoch, losses, batches.names(step)))
+        means = {name: total / len(batches) for name, total in sums.items()}
+        history.append({"epoch": epoch + 1, "lr": float(schedule.get_last_lr()[0]), **means})
+        schedule.step()
+    strategy.after_task(network)
+    return history
+
+
+def training_step(
+    network: nn.Module, batch: Batch, strategy: Strategy, optimizer: torch.optim.Optimizer, hardware: Hardware
+) -> dict[str, float]:
+    """One step: forward, losses, backward, the strategy's say, update. Returns the losses by name.
+
+    Weights are left alone when a loss is not finite.
+    """
+    with hardware.autocast():
+        restored = network(batch.rainy)
+    losses: dict[str, Tensor] = {"supervised": negative_ssim(restored.derained, batch.clean)}
+    losses |= strategy.extra_losses(batch, restored)
+    values = {name: loss.item() for name, loss in losses.items()}
+    if all(map(math.isfinite, values.values())):
+        optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(torch.stack(list(losses.values())).sum())
+        strategy.before_step(network)
+        optimizer.step()
+    return values
+
+
+def _not_finite(task: Task, epoch: int, losses: Mapping[str, float], names: list[str]) -> str:
+    shown = ", ".join(f"{name} {value}" for name, value in losses.items())
+    return (
+        f"{task.name}, epoch {epoch + 1}: a loss is not finite ({shown}) in the batch {', '.join(sorted(set(names)))}. "
+        "Nothing was written. Try a smaller train.lr or precision=fp32."
+    )

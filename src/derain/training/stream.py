@@ -1,0 +1,99 @@
+"""Figure 3a of the paper, for every strategy: learn a task, consolidate it, go on to the next.
+
+The stages of the pipeline call `learn_task` and `consolidate_task` one by one; `learn_stream` does it in one process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from derain.artifacts import build_network
+from derain.hardware import Hardware
+from derain.params import Params, load_plugin
+from derain.strategies import _base, si
+from derain.training import crops, masks
+from derain.training.learn import History, learn
+from derain.training.masks import Mask
+from derain.types import NumericError, Task
+
+if TYPE_CHECKING:
+    from derain.data.pack import Pack
+
+
+class Learned(NamedTuple):
+    """A network after a task, and the losses of each epoch."""
+
+    network: nn.Module
+    history: History
+
+
+class Consolidated(NamedTuple):
+    """The cumulative mask after a task, and facts about it: P(n), fractions newly and in all consolidated."""
+
+    mask: Mask
+    facts: dict[str, Any]
+
+
+def learn_task(
+    params: Params, task: Task, pack: Pack, hardware: Hardware, before: Mapping[str, Tensor] | None, mask: Mask | None
+) -> Learned:
+    """Learns a task from the weights and the mask of the task before; the first one from random weights.
+
+    Random weights are a function of the seed alone.
+    """
+    torch.manual_seed(params.seed)
+    network = build_network(params.backbone, params.section("backbones"))
+    if before is not None:
+        network.load_state_dict(dict(before))
+    network.to(hardware.device)
+    # All strategies of the paper train the first task alike (Fig. 3a), so that it is trained once for all of them.
+    module = si if before is None else load_plugin("strategies", params.strategy)
+    section = si.Params() if before is None else params.section("strategies")
+    strategy = module.Strategy(section, mask or masks.nothing_consolidated(network), hardware)
+    history = learn(network, task, pack, strategy, params.train, params.seed, hardware)
+    if not all(bool(weight.isfinite().all()) for weight in network.parameters()):
+        raise NumericError(f"{task.name}: a weight is not finite. Nothing was written. Try a smaller train.lr.")
+    return Learned(network, history)
+
+
+def consolidate_task(
+    params: Params, task: Task, pack: Pack, hardware: Hardware, network: nn.Module, mask: Mask | None
+) -> Consolidated:
+    """The union of the earlier tasks' mask and of what the strategy consolidates of this task (Fig. 3a, 3b)."""
+    earlier = mask or masks.nothing_consolidated(network)
+    network.to(hardware.device)
+    strategy: _base.Strategy = load_plugin("strategies", params.strategy).Strategy(
+        params.section("strategies"), earlier, hardware
+    )
+
+    def samples(count: int | None, one_by_one: bool) -> crops.Crops:
+        batch = 1 if one_by_one else params.train.batch
+        return crops.for_importance(pack, params.train.patch, params.seed, task.position, count, batch, hardware.device)
+
+    newly, facts = strategy.consolidate(network, task, samples)
+    cumulative = masks.union(earlier, newly)
+    fractions = {
+        "fraction_chosen": masks.fraction(newly),
+        "fraction_newly_consolidated": masks.fraction(cumulative) - masks.fraction(earlier),
+        "fraction_consolidated": masks.fraction(cumulative),
+        "fraction_free": 1 - masks.fraction(cumulative),
+    }
+    return Consolidated(cumulative, {**facts, **fractions})
+
+
+def learn_stream(
+    params: Params, packs: Mapping[str, Pack], hardware: Hardware
+) -> Iterator[tuple[Task, Learned, Consolidated]]:
+    """The whole stream in one process; `packs` are the training splits by data set."""
+    weights: Mapping[str, Tensor] | None = None
+    mask: Mask | None = None
+    for task in params.tasks:
+        learned = learn_task(params, task, packs[task.dataset], hardware, weights, mask)
+        consolidated = consolidate_task(params, task, packs[task.dataset], hardware, learned.network, mask)
+        weights = {name: tensor.detach().cpu().clone() for name, tensor in learned.network.state_dict().items()}
+        mask = consolidated.mask
+        yield task, learned, consolidated

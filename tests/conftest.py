@@ -1,0 +1,65 @@
+"""Small data and settings that the tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+os.environ.setdefault("DVC_NO_ANALYTICS", "1")
+
+from derain import params
+from derain.data.pack import Pack, write_pack
+from derain.hardware import Hardware, choose
+from derain.params import Params
+from derain.types import Pair
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def hardware() -> Hardware:
+    return choose("cpu", "fp32", threads=1)
+
+
+@pytest.fixture
+def tiny_params() -> Params:
+    """The demo's parameters at a size that trains in a second."""
+    demo = params.load(ROOT / "params.yaml")
+    sections = demo.sections | {
+        "prenet": {"channels": 8, "stages": 2, "blocks": 1},
+        "nr": demo.sections["nr"] | {"samples": 6},
+    }
+    train = demo.train.model_copy(
+        update={"epochs": 2, "milestones": [1], "steps_per_epoch": 2, "batch": 2, "patch": 16}
+    )
+    return demo.model_copy(update={"train": train, "sections": sections, "threads": 1})
+
+
+@pytest.fixture(scope="session")
+def packs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pack]:
+    """Training splits of the demo's four sets: noise on smooth pictures, stronger or weaker."""
+    folder = tmp_path_factory.mktemp("packs")
+    for number, name in enumerate(("heavy", "medium", "varied", "light")):
+        write_pack(folder / name, "train", noisy_pairs(seed=number, noise=60 // (number + 1)))
+    return {name: Pack.open(folder / name, "train") for name in ("heavy", "medium", "varied", "light")}
+
+
+def noisy_pairs(seed: int, noise: int, count: int = 4, height: int = 24, width: int = 32) -> list[Pair]:
+    rng = np.random.default_rng(seed)
+    pairs = []
+    for index in range(count):
+        ramp = np.linspace(20, 200, width)[None, :, None] * np.ones((height, 1, 3)) * rng.uniform(0.5, 1, 3)
+        rainy = np.clip(ramp + rng.integers(0, noise + 1, (height, width, 1)), 0, 255)
+        pairs.append(Pair(f"picture{index}", rainy.astype(np.uint8), ramp.astype(np.uint8)))
+    return pairs
+
+
+def random_batch(seed: int, count: int = 3, size: int = 20) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    clean = torch.rand(count, 3, size, size, generator=generator)
+    rainy = (clean + 0.3 * torch.rand(count, 1, size, size, generator=generator)).clamp(0, 1)
+    return rainy, clean

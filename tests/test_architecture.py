@@ -1,0 +1,114 @@
+"""The house keeps its order: who imports whom, and what a file of strategies/ or backbones/ must offer."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+import torch
+
+from derain import params
+from derain.hardware import Hardware
+from derain.strategies import _base
+from derain.training import masks
+from derain.types import Batch, Restored
+from tests.conftest import random_batch
+
+ROOT = Path(__file__).resolve().parent.parent
+SRC = ROOT / "src" / "derain"
+
+# What a part may import of derain, besides types, params, paths and console, which all may, and itself.
+ALLOWED = {
+    "types": set(),
+    "params": set(),
+    "paths": set(),
+    "console": set(),
+    "hardware": set(),
+    "artifacts": set(),
+    "data": set(),
+    "backbones": set(),
+    "training": {"artifacts", "hardware", "data", "strategies"},
+    "strategies": {"training", "hardware"},
+    "evaluation": {"data"},
+    "report": {"evaluation", "artifacts"},
+    "restore": {"artifacts", "hardware", "data", "evaluation"},
+    "cli": {"artifacts", "hardware", "restore", "report", "evaluation", "data"},
+    "__main__": {"cli"},
+    "__init__": set(),
+}
+FOR_ALL = {"types", "params", "paths", "console"}
+
+
+def imports(file: Path) -> set[str]:
+    """The modules that a file imports, with names imported from `derain` itself."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("file", sorted(SRC.rglob("*.py")), ids=lambda file: str(file.relative_to(SRC)))
+def test_imports_follow_the_order_of_the_house(file: Path) -> None:
+    part = file.relative_to(SRC).parts[0].removesuffix(".py")
+    modules = imports(file)
+    assert not [name for name in modules if name.split(".")[0] in {"stages", "dvc", "tests"}]
+    used = {name.split(".")[1] for name in modules if name.startswith("derain.")}
+    assert used <= ALLOWED[part] | FOR_ALL | {part}
+
+
+def test_no_strategy_knows_another_and_the_loop_knows_none_by_import() -> None:
+    for file in (SRC / "strategies").glob("[!_]*.py"):
+        others = {name.split(".")[2] for name in imports(file) if name.startswith("derain.strategies.")}
+        assert others <= {"_base"}
+    for file in (SRC / "training").glob("*.py"):
+        plugins = {
+            name.split(".")[2] for name in imports(file) if name.startswith(("derain.strategies.", "derain.backbones."))
+        }
+        assert plugins <= {"_base", "si"}, "fine-tuning, which the first task is, and the interface alone"
+
+
+@pytest.mark.parametrize("name", params.plugins("strategies"))
+def test_every_strategy_keeps_its_contract(name: str, hardware: Hardware) -> None:
+    module = params.load_plugin("strategies", name)
+    demo = params.load(ROOT / "params.yaml")
+    section = demo.model_copy(update={"strategy": name}).section("strategies")
+    assert isinstance(section, params.Section)
+    network = torch.nn.Conv2d(3, 3, 3, padding=1)
+    strategy = module.Strategy(section, masks.nothing_consolidated(network), hardware)
+    assert isinstance(strategy, _base.Strategy)
+    batch = Batch(*random_batch(0))
+    strategy.before_task(_Backbone(network))
+    for loss in strategy.extra_losses(batch, Restored(network(batch.rainy))).values():
+        assert loss.shape == ()
+    assert module.__doc__
+
+
+class _Backbone(torch.nn.Module):
+    def __init__(self, layer: torch.nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, rainy: torch.Tensor) -> Restored:
+        return Restored(self.layer(rainy))
+
+
+@pytest.mark.parametrize("name", params.plugins("backbones"))
+@pytest.mark.parametrize("size", [(16, 16), (17, 31)])
+def test_every_backbone_keeps_its_contract(name: str, size: tuple[int, int]) -> None:
+    module = params.load_plugin("backbones", name)
+    section = params.load(ROOT / "params.yaml").model_copy(update={"backbone": name}).section("backbones")
+    torch.manual_seed(0)
+    network = module.build(section)
+    rainy = torch.rand(2, 3, *size)
+    restored = network(rainy)
+    assert restored.derained.shape == rainy.shape
+    assert torch.equal(restored.derained, network(rainy).derained), "the same input twice gives the same output"
+    assert restored.derained.requires_grad
+    torch.manual_seed(0)
+    again = module.build(section)
+    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), again.parameters(), strict=True))
+    assert module.__doc__
