@@ -1,0 +1,93 @@
+"""The sources of pairs behind one interface: an entry of `datasets` in params.yaml to the pairs of a split."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Literal
+
+from derain.data import benchmark, pairs, photographs, rendered
+from derain.params import Benchmark, Data, DataSet, Folders, Mix, Pairs, Rendered
+from derain.types import Pair
+
+SplitName = Literal["train", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """A split of a data set: its pairs, the stride of its grid of patches (None: the patch), and whether each pair
+    comes flipped too."""
+
+    pairs: Iterable[Pair]
+    stride: int | None = None
+    flip: bool = False
+
+
+def split_of(definition: DataSet, name: SplitName, data: Data, seed: int) -> Split | None:
+    """A split of the set that `definition` describes, or None where the set has no such split.
+
+    Raises:
+        DataError: files are missing, unpaired or damaged.
+        ParamsError: the definition names what does not exist.
+    """
+    match definition:
+        case Rendered():
+            return Split(_rendered(definition, name, data, seed))
+        case Benchmark():
+            return _benchmark(definition, name)
+        case Pairs():
+            folders = getattr(definition, name)
+            return Split(_paired(folders)) if folders else None
+        case Mix():
+            return _mixed([split_of(part, name, data, seed) for part in definition.of])
+
+
+def cache() -> Path:
+    """Where downloads and unpacked archives stay: $DERAIN_CACHE, or ~/.cache/derain."""
+    return Path(os.environ.get("DERAIN_CACHE") or Path.home() / ".cache" / "derain")
+
+
+def _rendered(definition: Rendered, name: SplitName, data: Data, seed: int) -> Iterator[Pair]:
+    if data.photos == "builtin":
+        clean = photographs.builtin_photographs()
+    else:
+        clean = photographs.folder_photographs(Path(data.photos), data.test_share)
+    # A test picture has one rain: the mean is over pictures, not over rains.
+    rains = data.rains_per_photo if name == "train" else 1
+    return rendered.rendered_pairs(
+        name, kinds=[definition.kind], photographs=clean, seed=seed, rains_per_photograph=rains
+    )
+
+
+def _benchmark(definition: Benchmark, name: SplitName) -> Split | None:
+    published = benchmark.benchmark_named(definition.set)
+    if name not in published.splits:
+        return None
+    folder = benchmark.obtain(
+        definition.set,
+        url=definition.url,
+        gdrive=definition.gdrive,
+        archive=Path(definition.archive) if definition.archive else None,
+        folder=Path(definition.folder) if definition.folder else None,
+        sha256=definition.sha256,
+        cache=cache(),
+    )
+    train = name == "train"
+    return Split(
+        benchmark.benchmark_pairs(definition.set, folder, name), published.stride, train and published.flip_train
+    )
+
+
+def _paired(folders: Folders) -> Iterable[Pair]:
+    return pairs.read_pairs(pairs.folder_pairs(Path(folders.rainy), Path(folders.clean)))
+
+
+def _mixed(parts: list[Split | None]) -> Split | None:
+    present = [part for part in parts if part is not None]
+    if not present:
+        return None
+    return Split(chain.from_iterable(part.pairs for part in present))

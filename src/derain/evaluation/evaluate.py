@@ -1,0 +1,85 @@
+"""The quality of the network after each task on one test set: a column of the matrix "after task i, on test set j"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from derain.console import track
+from derain.evaluation import quality
+from derain.evaluation.quality import PROTOCOLS, Quality
+from derain.types import Pair
+
+if TYPE_CHECKING:
+    from derain.data.pack import Pack
+
+# The name of the do-nothing baseline, the rainy input itself, among the columns' rows.
+INPUT = "input"
+
+# For each protocol and picture: its quality.
+Scores = Mapping[str, Mapping[str, Quality]]
+
+
+class Shown(NamedTuple):
+    """A test pair with its derained versions by task, 8-bit RGB, for the report."""
+
+    pair: Pair
+    derained: Mapping[str, np.ndarray]
+
+
+def evaluate(
+    pack: Pack, networks: Mapping[str, nn.Module], device: torch.device, shown: int
+) -> tuple[dict[str, Scores], list[Shown]]:
+    """Scores every network on every pair of a test split, in fp32, whole pictures, under every protocol.
+
+    Args:
+        pack: the test split.
+        networks: the network after each task, by the task's name.
+        device: where they are.
+        shown: how many pairs to return with their derained pictures.
+
+    Returns:
+        The scores by task, with `INPUT` for the rainy pictures themselves, and the pairs to show.
+    """
+    scores: dict[str, dict[str, dict[str, Quality]]] = {
+        row: {protocol: {} for protocol in PROTOCOLS} for row in (INPUT, *networks)
+    }
+    examples = []
+    for index in track(range(len(pack)), "evaluating, picture"):
+        pair = pack.pair(index)
+        estimates = {INPUT: pair.rainy.astype(np.float32) / 255}
+        estimates |= {task: derain(network, pair.rainy, device) for task, network in networks.items()}
+        for row, estimate in estimates.items():
+            for name, protocol in PROTOCOLS.items():
+                picture = quality.to_8_bit(estimate, protocol.rounding)
+                scores[row][name][pair.name] = quality.measure(picture, pair.clean, name)
+        if index < shown:
+            derained = {task: quality.to_8_bit(estimates[task], "nearest") for task in networks}
+            examples.append(Shown(pair, derained))
+    return dict(scores), examples
+
+
+def derain(network: nn.Module, rainy: np.ndarray, device: torch.device) -> np.ndarray:
+    """A whole picture, uint8 (H, W, 3), through the network: float32 (H, W, 3), nominally in [0, 1]."""
+    batch = torch.from_numpy(rainy).to(device).permute(2, 0, 1)[None].float().div_(255)
+    with torch.inference_mode():
+        derained: np.ndarray = network(batch).derained[0].permute(1, 2, 0).cpu().numpy()
+    return derained
+
+
+def means(pictures: Mapping[str, Quality]) -> dict[str, float]:
+    """The mean PSNR (dB) and SSIM over the pictures of a set."""
+    mean = quality.finite_mean(pictures)
+    return {"psnr": mean.psnr, "ssim": mean.ssim}
+
+
+def as_lists(scores: Mapping[str, Scores]) -> dict[str, dict[str, dict[str, list[float]]]]:
+    """Scores as JSON: by task, protocol and picture, [PSNR, SSIM]."""
+    return {
+        row: {name: {picture: list(value) for picture, value in of.items()} for name, of in protocols.items()}
+        for row, protocols in scores.items()
+    }

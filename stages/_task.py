@@ -1,0 +1,62 @@
+"""What train_task0, kd_task and sc_mask have in common: a task's inputs and what is written of where it came from."""
+
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from derain import artifacts, params, paths
+from derain.data.pack import Pack
+from derain.hardware import Hardware, choose
+from derain.params import Params
+from derain.types import Task
+
+
+class Before(NamedTuple):
+    """The weights and the cumulative mask after the task before; None ahead of the first one."""
+
+    weights: dict[str, Tensor] | None
+    mask: dict[str, Tensor] | None
+    checksums: dict[str, str]
+
+
+class Inputs(NamedTuple):
+    """What a stage of a task works on."""
+
+    params: Params
+    task: Task
+    pack: Pack
+    hardware: Hardware
+    before: Before
+
+    def made_by(self, kind: str) -> dict[str, Any]:
+        """What made an artifact: its metadata."""
+        return {
+            "kind": kind,
+            "task": self.task.key,
+            "position": self.task.position,
+            "dataset": self.task.dataset,
+            # The first task's model is the same for every strategy.
+            "strategy": None if (kind, self.task.after) == ("model", None) else self.params.strategy,
+            "seed": self.params.seed,
+            "train": self.params.train.model_dump(),
+            "made_from": {"data": self.pack.sha256, **self.before.checksums},
+            **self.hardware.describe(),
+        }
+
+
+def inputs(key: str) -> Inputs:
+    """Reads params.yaml and the artifacts that the task of that key starts from."""
+    settings = params.load()
+    task = settings.task(key)
+    hardware = choose(settings.device, settings.precision, settings.threads)
+    pack = Pack.open(paths.DATA / task.dataset, "train")
+    return Inputs(settings, task, pack, hardware, _before(task))
+
+
+def _before(task: Task) -> Before:
+    if task.after is None:
+        return Before(None, None, {})
+    stem = f"task{task.after}"
+    weights, model = artifacts.load(paths.model(stem))
+    mask, made = artifacts.load(paths.mask(stem))
+    return Before(weights, mask, {"model": model["sha256"], "mask": made["sha256"]})

@@ -1,0 +1,33 @@
+"""eval@<test set>: the quality of the network after each task on one test set, and that of doing nothing."""
+
+import sys
+
+from derain import artifacts, params, paths
+from derain.console import run
+from derain.data.pack import Pack
+from derain.data.pictures import as_png
+from derain.evaluation.evaluate import as_lists, evaluate
+from derain.hardware import choose
+
+SHOWN = 2
+"""Pairs of each test set whose pictures the report shows."""
+
+
+def main() -> None:
+    test = sys.argv[1]
+    settings = params.load()
+    hardware = choose(settings.device, "fp32", settings.threads)
+    pack = Pack.open(paths.DATA / test, "test")
+    networks = {task.name: artifacts.load_network(paths.model(task.name), hardware.device) for task in settings.tasks}
+    scores, examples = evaluate(pack, networks, hardware.device, SHOWN)
+    folder = paths.RESULTS / test
+    for number, (pair, derained) in enumerate(examples):
+        pictures = {"rainy": pair.rainy, "clean": pair.clean, **derained}
+        for name, picture in pictures.items():
+            paths.write_atomically(folder / f"{number}-{name}.png", as_png(picture))
+    names = [pair.name for pair, _ in examples]
+    paths.write_json(folder / "scores.json", {"test": test, "shown": names, "scores": as_lists(scores)})
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,36 @@
+"""kd_task@<task>: learns a later task under the strategy, from the model and the mask of the task before (Fig. 3c)."""
+
+import csv
+import io
+import sys
+
+from derain import artifacts, paths
+from derain.console import run, say
+from derain.training.learn import History
+from derain.training.stream import learn_task
+from stages import _task
+
+
+def main(key: str) -> None:
+    inputs = _task.inputs(key)
+    before = inputs.before
+    learned = learn_task(inputs.params, inputs.task, inputs.pack, inputs.hardware, before.weights, before.mask)
+    section = inputs.params.section("backbones")
+    made_by = inputs.made_by("model")
+    path = paths.model(inputs.task.name)
+    artifacts.save_network(path, learned.network, inputs.params.backbone, section, made_by)
+    paths.write_atomically(paths.loss(inputs.task.name), as_csv(learned.history))
+    say(f"wrote {path} ({inputs.hardware.device}, {inputs.hardware.precision})")
+
+
+def as_csv(history: History) -> bytes:
+    """The losses of each epoch, one row an epoch."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, history[0].keys(), lineterminator="\n")
+    table.writeheader()
+    table.writerows(history)
+    return text.getvalue().encode()
+
+
+if __name__ == "__main__":
+    run(lambda: main(sys.argv[1]))

@@ -1,0 +1,14 @@
+"""validate: checks all of params.yaml before any other stage starts."""
+
+from derain import params, paths
+from derain.console import run
+
+
+def main() -> None:
+    params.check()
+    # Always the same bytes: a valid change of params.yaml reruns the stages that use the changed key, and no others.
+    paths.write_atomically(paths.VALIDATED, b"params.yaml is valid\n")
+
+
+if __name__ == "__main__":
+    run(main)
