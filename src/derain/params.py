@@ -291,8 +291,8 @@ def _chain(first: FirstTask, stream: dict[str, LaterTask]) -> list[Task]:
             )
         if later.after in follower:
             raise ParamsError(
-                f"params.yaml: stream.{key}.after: {later.after!r} is followed by task {follower[later.after]!r} already. "
-                "A stream is one line: each task comes after another one."
+                f"params.yaml: stream.{key}.after: {later.after!r} is followed by {follower[later.after]!r} already."
+                " A stream is one line: each task comes after another one."
             )
         follower[later.after] = key
     tasks = [Task("0", 0, first.dataset, None)]
