@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -64,8 +63,8 @@ def _rendered(definition: Rendered, name: SplitName, data: Data, seed: int) -> I
 
 
 def _benchmark(definition: Benchmark, name: SplitName) -> Split | None:
-    published = benchmark.benchmark_named(definition.set)
-    if name not in published.splits:
+    published = benchmark.find_benchmark(definition.set)
+    if getattr(published, name) is None:
         return None
     folder = benchmark.obtain(
         definition.set,
@@ -76,10 +75,8 @@ def _benchmark(definition: Benchmark, name: SplitName) -> Split | None:
         sha256=definition.sha256,
         cache=cache(),
     )
-    train = name == "train"
-    return Split(
-        benchmark.benchmark_pairs(definition.set, folder, name), published.stride, train and published.flip_train
-    )
+    flip = published.flip and name == "train"
+    return Split(benchmark.benchmark_pairs(definition.set, folder, name), published.stride, flip)
 
 
 def _paired(folders: Folders) -> Iterable[Pair]:
@@ -87,7 +84,17 @@ def _paired(folders: Folders) -> Iterable[Pair]:
 
 
 def _mixed(parts: list[Split | None]) -> Split | None:
+    """All pairs of the parts, names numbered by part; where their grids differ, the widest stride holds for all."""
     present = [part for part in parts if part is not None]
     if not present:
         return None
-    return Split(chain.from_iterable(part.pairs for part in present))
+    strides = [part.stride for part in present if part.stride is not None]
+    return Split(_numbered(present), max(strides, default=None))
+
+
+def _numbered(parts: list[Split]) -> Iterator[Pair]:
+    for number, part in enumerate(parts):
+        for name, rainy, clean in part.pairs:
+            yield Pair(f"{number}-{name}", rainy, clean)
+            if part.flip:
+                yield Pair(f"{number}-{name}-flipped", rainy[:, ::-1], clean[:, ::-1])
