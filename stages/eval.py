@@ -5,9 +5,9 @@ import sys
 from derain import artifacts, params, paths
 from derain.console import run
 from derain.data.pack import Pack
-from derain.data.pictures import as_png
 from derain.evaluation.evaluate import as_lists, evaluate
 from derain.hardware import choose
+from derain.restore.files import write_png
 
 SHOWN = 2
 """Pairs of each test set whose pictures the report shows."""
@@ -16,15 +16,16 @@ SHOWN = 2
 def main() -> None:
     test = sys.argv[1]
     settings = params.load()
+    # In fp32 whatever the training ran in, so that scores differ by the weights alone.
     hardware = choose(settings.device, "fp32", settings.threads)
     pack = Pack.open(paths.DATA / test, "test")
     networks = {task.name: artifacts.load_network(paths.model(task.name), hardware.device) for task in settings.tasks}
-    scores, examples = evaluate(pack, networks, hardware.device, SHOWN)
+    scores, examples = evaluate(pack, networks, hardware, SHOWN)
     folder = paths.RESULTS / test
     for number, (pair, derained) in enumerate(examples):
         pictures = {"rainy": pair.rainy, "clean": pair.clean, **derained}
         for name, picture in pictures.items():
-            paths.write_atomically(folder / f"{number}-{name}.png", as_png(picture))
+            write_png(folder / f"{number}-{name}.png", picture)
     names = [pair.name for pair, _ in examples]
     paths.write_json(folder / "scores.json", {"test": test, "shown": names, "scores": as_lists(scores)})
 

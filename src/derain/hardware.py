@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
 
 from derain.types import ParamsError
+
+DEVICES = r"auto|cpu|cuda(:\d+)?"
+PRECISIONS = ("auto", "fp32", "bf16")
 
 
 @dataclass(frozen=True)
@@ -43,8 +47,12 @@ def choose(device: str = "auto", precision: str = "auto", threads: int | None = 
         threads: CPU threads; None leaves torch's own number. Results are bit-stable for one number of threads.
 
     Raises:
-        ParamsError: the device is not there.
+        ParamsError: the device is not there, or one of the names is none of these.
     """
+    if not re.fullmatch(DEVICES, device):
+        raise ParamsError(f"device: {device!r} is not allowed. Use auto, cpu, cuda or cuda:N.")
+    if precision not in PRECISIONS:
+        raise ParamsError(f"precision: {precision!r} is not allowed. Use one of {', '.join(PRECISIONS)}.")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda"):

@@ -6,16 +6,17 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
 from torch import nn
 
 from derain.console import track
 from derain.evaluation import quality
 from derain.evaluation.quality import PROTOCOLS, Quality
+from derain.inference import estimate
 from derain.types import Pair
 
 if TYPE_CHECKING:
     from derain.data.pack import Pack
+    from derain.hardware import Hardware
 
 # The name of the do-nothing baseline, the rainy input itself, among the columns' rows.
 INPUT = "input"
@@ -32,14 +33,14 @@ class Shown(NamedTuple):
 
 
 def evaluate(
-    pack: Pack, networks: Mapping[str, nn.Module], device: torch.device, shown: int
+    pack: Pack, networks: Mapping[str, nn.Module], hardware: Hardware, shown: int
 ) -> tuple[dict[str, Scores], list[Shown]]:
-    """Scores every network on every pair of a test split, in fp32, whole pictures, under every protocol.
+    """Scores every network on every pair of a test split, whole pictures, under every protocol.
 
     Args:
         pack: the test split.
         networks: the network after each task, by the task's name.
-        device: where they are.
+        hardware: where they are, and the precision they run in.
         shown: how many pairs to return with their derained pictures.
 
     Returns:
@@ -52,23 +53,15 @@ def evaluate(
     for index in track(range(len(pack)), "evaluating, picture"):
         pair = pack.pair(index)
         estimates = {INPUT: pair.rainy.astype(np.float32) / 255}
-        estimates |= {task: derain(network, pair.rainy, device) for task, network in networks.items()}
-        for row, estimate in estimates.items():
+        estimates |= {task: estimate(network, pair.rainy, hardware) for task, network in networks.items()}
+        for row, estimated in estimates.items():
             for name, protocol in PROTOCOLS.items():
-                picture = quality.to_8_bit(estimate, protocol.rounding)
+                picture = quality.to_8_bit(estimated, protocol.rounding)
                 scores[row][name][pair.name] = quality.measure(picture, pair.clean, name)
         if index < shown:
             derained = {task: quality.to_8_bit(estimates[task], "nearest") for task in networks}
             examples.append(Shown(pair, derained))
     return dict(scores), examples
-
-
-def derain(network: nn.Module, rainy: np.ndarray, device: torch.device) -> np.ndarray:
-    """A whole picture, uint8 (H, W, 3), through the network: float32 (H, W, 3), nominally in [0, 1]."""
-    batch = torch.from_numpy(rainy).to(device).permute(2, 0, 1)[None].float().div_(255)
-    with torch.inference_mode():
-        derained: np.ndarray = network(batch).derained[0].permute(1, 2, 0).cpu().numpy()
-    return derained
 
 
 def means(pictures: Mapping[str, Quality]) -> dict[str, float]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from derain.data.pictures import read_picture
 from derain.evaluation.quality import to_8_bit
 from derain.restore.files import Job, Picture, write_png
@@ -48,23 +46,7 @@ def derain_picture(rainy: Picture, network: nn.Module, hardware: Hardware) -> Pi
     from truncated ones (see `derain.evaluation.quality.PROTOCOLS`).
     Raises DataError where the picture does not fit into memory, NumericError where the estimate is not finite.
     """
-    import torch
+    # torch takes seconds to import, and `derain --help` does without it.
+    from derain.inference import estimate
 
-    # In NumPy, so that 8-bit levels divided by 255 are rounded as `to_8_bit` expects on every device.
-    scaled = np.moveaxis(rainy, -1, 0).astype(np.float32) / np.float32(255)
-    try:
-        batch = torch.from_numpy(scaled)[None].to(hardware.device)
-        with torch.inference_mode(), hardware.autocast():
-            derained = network(batch).derained
-    except (torch.OutOfMemoryError, MemoryError):
-        raise _too_large(rainy) from None
-    except RuntimeError as error:
-        if "allocate memory" not in str(error):  # how torch says it on the CPU
-            raise
-        raise _too_large(rainy) from None
-    return np.moveaxis(to_8_bit(derained[0].float().cpu().numpy(), "nearest"), 0, -1)
-
-
-def _too_large(rainy: Picture) -> DataError:
-    height, width = rainy.shape[:2]
-    return DataError(f"{width}x{height} pixels do not fit into memory; cut the picture, or try --device cpu")
+    return to_8_bit(estimate(network, rainy, hardware), "nearest")
