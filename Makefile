@@ -9,7 +9,7 @@ export DVC_NO_ANALYTICS := 1
 
 demo: setup
 	dvc repro
-	python -m stages.show
+	derain results
 
 test: setup
 	ruff check . && ruff format --check . && mypy
