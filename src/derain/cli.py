@@ -54,6 +54,14 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--device", default="auto", type=_device, help="auto (the default), cpu, cuda or cuda:N")
     run.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"], help="auto is the default")
 
+    results = commands.add_parser(
+        "results",
+        help="the table of the pipeline's last run",
+        description="Prints the results of the last `dvc repro` or `dvc exp run`. Run it in the project's root.",
+        epilog=_EXIT_CODES,
+    )
+    results.set_defaults(command=_results)
+
     score = commands.add_parser(
         "score",
         help="PSNR and SSIM of derained pictures against clean ones",
@@ -78,6 +86,13 @@ def _device(text: str) -> str:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
         raise argparse.ArgumentTypeError(f"'{text}' is none of auto, cpu, cuda, cuda:N")
     return text
+
+
+def _results(_: argparse.Namespace) -> int:
+    from derain.report.terminal import show
+
+    show(Path())
+    return 0
 
 
 def _run(chosen: argparse.Namespace) -> int:

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any, TypeVar
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.segment import Segments
 from rich.table import Table
 from rich.text import Text
 
@@ -67,10 +69,14 @@ def _plain(items: Iterable[T], what: str, total: int | None) -> Iterator[T]:
 
 
 def table(title: str, columns: list[str], rows: Iterable[list[str]], caption: str = "") -> None:
-    """Prints a table; the first column is left-aligned, all others right-aligned."""
-    grid = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
+    """Prints a table; the first column is left-aligned, all others right-aligned. It is never cut to fit."""
+    grid = Table(title=Text(title), title_justify="left")
     for i, column in enumerate(columns):
-        grid.add_column(column, justify="left" if i == 0 else "right")
+        grid.add_column(Text(column), justify="left" if i == 0 else "right")
     for row in rows:
         grid.add_row(*map(Text, row))
-    out.print(grid)
+    # On a pipe rich takes 80 columns and would cut numbers short.
+    whole = Measurement.get(out, out.options.update(width=1000), grid).maximum
+    out.print(Segments(out.render(grid, out.options.update(width=whole))), end="")
+    if caption:
+        say(caption)

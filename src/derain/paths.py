@@ -14,6 +14,7 @@ RESULTS = Path("results")
 SUMMARY = Path("metrics/summary.json")
 RECORDED = Path("metrics/recorded.json")
 REPORT = Path("report/index.html")
+FORGETTING = Path("plots/forgetting.csv")
 
 
 def model(task: str) -> Path:

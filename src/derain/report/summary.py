@@ -1,0 +1,220 @@
+"""metrics/summary.json and plots/forgetting.csv: what a run of the pipeline came to, in numbers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from statistics import fmean
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from derain.evaluation import continual, quality
+from derain.evaluation.quality import Quality
+from derain.params import Params
+from derain.types import DataError, NumericError, Task
+
+MAIN = "matlab-y"
+"""The protocol of the numbers that have no other one named beside them."""
+SECOND = "rgb"
+
+INPUT = "input"
+"""The row of the scores that doing nothing gives: the rainy pictures themselves."""
+
+DECIMALS = 4
+"""The metrics are rounded to 1e-4 dB and 1e-4 of SSIM, so that a difference in git shows what changed."""
+
+Scores = Mapping[str, Mapping[str, Mapping[str, Quality]]]
+"""The quality on one test set: by row (`INPUT` or a task's name), protocol and picture."""
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Both(_Frozen):
+    """One figure in PSNR (dB) and in SSIM."""
+
+    psnr: Finite
+    ssim: Finite
+
+
+class Levels(_Frozen):
+    """The quality by test set, and its means over the `learned` sets and over the `unseen` ones, None without any."""
+
+    psnr: dict[str, Finite]
+    ssim: dict[str, Finite]
+    average: Both | None = None
+    unseen: Both | None = None
+
+
+class SecondLevels(Levels):
+    """`Levels` under another protocol, which it names."""
+
+    protocol: str
+
+
+class DoingNothing(Levels):
+    """`Levels` of the rainy pictures themselves."""
+
+    rgb: Levels
+
+
+class Summary(Levels):
+    """metrics/summary.json: the levels after the last task, what the stream did to them, and the masks.
+
+    `forgetting` and `backward_transfer` are those of `derain.evaluation.continual` over the tasks whose data set is
+    tested, 0 for fewer than two; `consolidated` is the fraction of all weights by task, `free` what the last one left.
+    """
+
+    strategy: str
+    protocol: str
+    forgetting: Both
+    backward_transfer: Both
+    consolidated: dict[str, Finite]
+    free: Finite
+    rgb: SecondLevels
+    input: DoingNothing
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of metrics/summary.json."""
+        first = ("strategy", "protocol")
+        content = self.model_dump(exclude_none=True)
+        return {key: content.pop(key) for key in first} | content
+
+
+def summarize(
+    params: Params, scores_by_test: Mapping[str, Scores], masks_facts: Mapping[str, Mapping[str, Any]]
+) -> Summary:
+    """The summary of a run.
+
+    Args:
+        params: the run's parameters; only the tests and tasks they list are looked at.
+        scores_by_test: the scores on each test set.
+        masks_facts: the metadata of the mask after each task, by the task's name.
+
+    Raises:
+        NumericError: a number is not finite; the message names it.
+    """
+    last = params.tasks[-1].name
+
+    def levels(row: str, protocol: str) -> dict[str, Any]:
+        return _levels(params, {test: _mean(scores_by_test, test, row, protocol) for test in params.tests})
+
+    return Summary(
+        strategy=params.strategy,
+        protocol=MAIN,
+        **levels(last, MAIN),
+        forgetting=_of_matrix(continual.forgetting, params, scores_by_test),
+        backward_transfer=_of_matrix(continual.backward_transfer, params, scores_by_test),
+        consolidated={
+            task.name: rounded(masks_facts[task.name]["fraction_consolidated"], f"{task.name}: fraction_consolidated")
+            for task in params.tasks
+        },
+        free=rounded(masks_facts[last]["fraction_free"], f"{last}: fraction_free"),
+        rgb=SecondLevels(protocol=SECOND, **levels(last, SECOND)),
+        input=DoingNothing(**levels(INPUT, MAIN), rgb=Levels(**levels(INPUT, SECOND))),
+    )
+
+
+def after_each_task(params: Params, scores_by_test: Mapping[str, Scores]) -> dict[str, dict[str, Quality]]:
+    """The matrix "after task i, on test set j" under `MAIN`: by task's name, by test set."""
+    return {
+        task.name: {test: _mean(scores_by_test, test, task.name, MAIN) for test in params.tests}
+        for task in params.tasks
+    }
+
+
+def forgetting_csv(params: Params, scores_by_test: Mapping[str, Scores]) -> bytes:
+    """plots/forgetting.csv: a row for each cell of the matrix, in the order of the stream."""
+    matrix = after_each_task(params, scores_by_test)
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["after", "test", "psnr", "ssim"])
+    for task in params.tasks:
+        for test in params.tests:
+            psnr, ssim = matrix[task.name][test]
+            table.writerow([f"{task.name}: {task.dataset}", test, round(psnr, DECIMALS), round(ssim, DECIMALS)])
+    return text.getvalue().encode()
+
+
+def profile(params: Params) -> dict[str, Any]:
+    """What two runs must share for their numbers to stand in one table: all but seed, strategy and hardware."""
+    shared = params.model_dump(
+        mode="json", include={"train", "backbone", "data", "datasets", "task0", "stream", "tests"}
+    )
+    return {**shared, params.backbone: params.sections.get(params.backbone, {})}
+
+
+def read(path: Path) -> Summary:
+    """Reads a metrics/summary.json.
+
+    Raises:
+        DataError: the file is missing or no summary.
+    """
+    try:
+        return Summary.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing. Run `dvc repro`.") from None
+    except (ValueError, ValidationError):
+        raise DataError(f"{path} is damaged or of another version. Run `dvc repro`.") from None
+
+
+def tested_tasks(params: Params) -> list[Task]:
+    """The tasks whose data set is tested, in the order of the stream: rows and columns of the square matrix."""
+    return [task for task in params.tasks if task.dataset in params.tests]
+
+
+def rounded(value: float, what: str) -> float:
+    """A number for a metrics file; NumericError, naming it, where it is not finite."""
+    if not math.isfinite(value):
+        raise NumericError(
+            f"{what} is {value}; nothing was written. Run `dvc repro --force` from the stage that made it."
+        )
+    return round(value, DECIMALS) + 0.0  # -0.0 becomes 0.0
+
+
+def _mean(scores_by_test: Mapping[str, Scores], test: str, row: str, protocol: str) -> Quality:
+    pictures = scores_by_test[test][row][protocol]
+    for picture, value in pictures.items():
+        if any(math.isnan(part) for part in value):
+            raise NumericError(f"{test}, {row}: the quality of {picture} is not a number. Nothing was written.")
+    try:
+        return quality.finite_mean(pictures)
+    except NumericError as error:
+        raise NumericError(f"{test}, {row}: {error}") from None
+
+
+def _levels(params: Params, by_test: Mapping[str, Quality]) -> dict[str, Any]:
+    def mean_over(role: str) -> Both | None:
+        values = [by_test[test] for test, its_role in params.tests.items() if its_role == role]
+        if not values:
+            return None
+        psnr, ssim = (fmean(value) for value in zip(*values, strict=True))
+        return Both(psnr=rounded(psnr, role), ssim=rounded(ssim, role))
+
+    return {
+        "psnr": {test: rounded(value.psnr, test) for test, value in by_test.items()},
+        "ssim": {test: rounded(value.ssim, test) for test, value in by_test.items()},
+        "average": mean_over("learned"),
+        "unseen": mean_over("unseen"),
+    }
+
+
+def _of_matrix(
+    figure: Callable[[continual.Matrix], float], params: Params, scores_by_test: Mapping[str, Scores]
+) -> Both:
+    tasks = tested_tasks(params)
+    if len(tasks) < 2:
+        return Both(psnr=0, ssim=0)
+    full = after_each_task(params, scores_by_test)
+    square = [[full[row.name][column.dataset] for column in tasks] for row in tasks]
+    psnr = figure([[value.psnr for value in row] for row in square])
+    ssim = figure([[value.ssim for value in row] for row in square])
+    return Both(psnr=rounded(psnr, figure.__name__), ssim=rounded(ssim, figure.__name__))

@@ -1,0 +1,34 @@
+"""How the page says what recurs: numbers, the stream, where a test set's rain was learned."""
+
+from __future__ import annotations
+
+from derain.params import Params
+from derain.report.comparison import Spread
+
+NOTHING = "–"
+
+
+def number(value: float, digits: int) -> str:
+    """A number with a true minus sign."""
+    return f"{value:.{digits}f}".replace("-", "−")
+
+
+def level(value: Spread | None, digits: int) -> str:
+    """A mean, with its standard deviation where there is one."""
+    if value is None:
+        return NOTHING
+    deviation = "" if value.deviation is None else f" ± {value.deviation:.{digits}f}"
+    return number(value.mean, digits) + deviation
+
+
+def stream(params: Params) -> str:
+    """The data sets of the tasks in order."""
+    return " → ".join(task.dataset for task in params.tasks)
+
+
+def learned_in(params: Params, test: str) -> str:
+    """The tasks that learned from a test set's data set, for the small print beside its name."""
+    tasks = [task.name for task in params.tasks if task.dataset == test]
+    if tasks:
+        return f"learned in {', '.join(tasks)}"
+    return "never learned" if params.tests[test] == "unseen" else ""

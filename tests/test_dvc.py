@@ -1,0 +1,359 @@
+"""What users type, end to end, on a small copy of the project: repro, experiments, queue, remotes, bad parameters."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from dvc.repo import Repo
+
+from derain import artifacts, params
+from derain.data.pack import Pack
+from derain.hardware import choose
+from derain.training.stream import learn_stream
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Project:
+    """A copy of the project under git and DVC, in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def run(self, *command: str, fails: bool = False) -> str:
+        """Runs a command there; returns what it printed. `fails` says that it must not succeed."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "GIT_"))}
+        environment |= {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "DVC_NO_ANALYTICS": "1",
+            "DVC_GLOBAL_CONFIG_DIR": str(self.folder.parent / "global"),
+            "DVC_SYSTEM_CONFIG_DIR": str(self.folder.parent / "system"),
+            "DVC_SITE_CACHE_DIR": str(self.folder.parent / "site"),
+            "COLUMNS": "200",
+            "OMP_NUM_THREADS": "1",
+        }
+        done = subprocess.run(
+            command, cwd=self.folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        assert (done.returncode != 0) == fails, done.stdout
+        return done.stdout
+
+    def dvc(self, *command: str, fails: bool = False) -> str:
+        return self.run("dvc", *command, fails=fails)
+
+    def commit(self, message: str) -> None:
+        self.run("git", "add", "--all")
+        self.run("git", "commit", "--quiet", "--allow-empty", "--message", message)
+
+    def copy(self, folder: Path) -> Project:
+        shutil.copytree(self.folder, folder / "project", symlinks=True)
+        return Project(folder / "project")
+
+    def summary(self) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads((self.folder / "metrics/summary.json").read_text())
+        return content
+
+    def metadata(self, file: str) -> dict[str, Any]:
+        return artifacts.load(self.folder / file)[1]
+
+
+def ran(output: str) -> list[str]:
+    """The stages that DVC ran, in order."""
+    return re.findall(r"Running stage '([^']+)'", output)
+
+
+TINY = {
+    "threads": 1,
+    "precision": "fp32",
+    "data": {"photos": "builtin", "test_share": 0.2, "rains_per_photo": 1},
+    "stream": {"1": {"dataset": "light", "after": "0"}},
+    "tests": {"heavy": "learned", "light": "learned", "unseen": "unseen"},
+    "prenet": {"channels": 4, "stages": 2, "blocks": 1},
+}
+TINY_TRAIN = {"epochs": 2, "milestones": [1], "steps_per_epoch": 1, "batch": 2, "patch": 32}
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The project at a tiny size, committed, after `dvc repro`; tests copy it and never change it."""
+    project = Project(tmp_path_factory.mktemp("dvc") / "project")
+    project.folder.mkdir()
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        check=True,
+    )
+    for name in listed.stdout.splitlines():
+        if (ROOT / name).is_file() and not name.startswith("tests/") and name != "dvc.lock":
+            (project.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, project.folder / name)
+    content = yaml.safe_load((ROOT / "params.yaml").read_text()) | TINY
+    content["train"] |= TINY_TRAIN
+    content["nr"]["samples"] = 4
+    content["datasets"] = {name: content["datasets"][name] for name in ("heavy", "medium", "light", "unseen")}
+    (project.folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    project.run("git", "init", "--quiet", "--initial-branch=main")
+    project.run("git", "config", "user.email", "test@example.org")
+    project.run("git", "config", "user.name", "Test")
+    project.commit("A tiny profile")
+    project.dvc("repro")
+    project.commit("Its results")
+    return project
+
+
+@pytest.fixture
+def project(finished: Project, tmp_path: Path) -> Project:
+    return finished.copy(tmp_path)
+
+
+def stages(folder: Path) -> dict[str, Any]:
+    with Repo(str(folder)) as repo:
+        return {stage.addressing: stage for stage in repo.index.stages}
+
+
+def test_the_demo_has_the_stages_of_the_paper() -> None:
+    names = list(stages(ROOT))
+    sets = ["heavy", "medium", "varied", "light", "unseen"]
+    expected = ["validate", *(f"download@{name}" for name in sets), "train_task0", "sc_mask0"]
+    expected += [f"{stage}@{task}" for stage in ("kd_task", "sc_mask") for task in (1, 2, 3)]
+    expected += [*(f"eval@{name}" for name in sets), "report"]
+    assert sorted(names) == sorted(expected)
+
+
+def leaves(value: Any, path: str = "") -> list[str]:
+    if isinstance(value, dict) and value:
+        return [leaf for key, item in value.items() for leaf in leaves(item, f"{path}.{key}" if path else key)]
+    return [path]
+
+
+@pytest.mark.parametrize("profile", ["params.yaml", "profiles/paper.yaml", "profiles/photos.yaml"])
+def test_every_parameter_is_declared_by_a_stage(profile: str, tmp_path: Path) -> None:
+    """Changing any leaf of params.yaml makes a stage stale, so that no result is taken for another's."""
+    shutil.copytree(ROOT / ".dvc", tmp_path / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp"))
+    shutil.copy2(ROOT / "dvc.yaml", tmp_path)
+    shutil.copy2(ROOT / profile, tmp_path / "params.yaml")
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    declared = {
+        name
+        for address, stage in stages(tmp_path).items()
+        if address != "validate"
+        for dependency in stage.params
+        for name in dependency.params
+    }
+    content = yaml.safe_load((tmp_path / "params.yaml").read_text())
+    unused = {"si"}  # the section of a strategy that is not selected
+    missing = [
+        leaf
+        for leaf in leaves(content)
+        if leaf.split(".")[0] not in unused
+        and not any(leaf == name or leaf.startswith(f"{name}.") for name in declared)
+    ]
+    assert not missing
+
+
+def test_repro_makes_everything_once_and_leaves_git_clean(finished: Project) -> None:
+    for name in ("models/task0", "models/task1", "masks/task0", "masks/task1"):
+        assert finished.metadata(f"{name}.safetensors")["sha256"]
+    assert (finished.folder / "report/index.html").stat().st_size > 10_000
+    assert "up to date" in finished.dvc("repro")
+    assert finished.run("git", "status", "--short") == ""
+
+
+def test_artifacts_say_what_made_them(finished: Project) -> None:
+    model, mask = (finished.metadata(f"{kind}/task1.safetensors") for kind in ("models", "masks"))
+    for made in (model, mask):
+        assert (made["task"], made["dataset"], made["strategy"], made["seed"]) == ("1", "light", "nr", 0)
+        assert (made["precision"], made["threads"], made["device"]) == ("fp32", 1, "cpu")
+        assert {"torch", "numpy"} <= made["libraries"].keys()
+    before = finished.metadata("models/task0.safetensors")
+    assert before["strategy"] is None, "the first task is the same for all"
+    assert model["made_from"]["model"] == before["sha256"]
+    assert mask["made_from"]["model"] == model["sha256"]
+    assert mask["P(n)"] == pytest.approx(0.220234, abs=1e-6)
+    assert 0 < mask["fraction_newly_consolidated"] <= mask["fraction_consolidated"] < 1
+    tensors, _ = artifacts.load(finished.folder / "masks/task1.safetensors")
+    weights, _ = artifacts.load(finished.folder / "models/task1.safetensors")
+    assert {name: part.shape for name, part in tensors.items()} == {name: part.shape for name, part in weights.items()}
+    assert all(part.dtype == torch.bool for part in tensors.values())
+
+
+def test_the_pipeline_equals_the_stream_in_one_process(finished: Project) -> None:
+    settings = params.load(finished.folder / "params.yaml")
+    packs = {name: Pack.open(finished.folder / "data" / name, "train") for name in ("heavy", "light")}
+    for task, learned, consolidated in learn_stream(settings, packs, choose("cpu", "fp32", threads=1)):
+        weights, _ = artifacts.load(finished.folder / f"models/{task.name}.safetensors")
+        mask, _ = artifacts.load(finished.folder / f"masks/{task.name}.safetensors")
+        for name, weight in learned.network.state_dict().items():
+            assert torch.equal(weight, weights[name]), f"{task.name} {name}"
+            assert torch.equal(consolidated.mask[name], mask[name]), f"{task.name} {name}"
+
+
+def test_another_folder_gives_the_same_bytes(finished: Project, tmp_path: Path) -> None:
+    clone = Project(tmp_path / "clone")
+    subprocess.run(["git", "clone", "--quiet", finished.folder, clone.folder], check=True)
+    clone.dvc("repro")
+    assert clone.run("git", "status", "--short") == "", "dvc.lock and metrics/summary.json hold the same checksums"
+
+
+def test_a_changed_value_reruns_what_uses_it(project: Project) -> None:
+    output = project.dvc("exp", "run", "-S", "nr.alpha_l=0.01")
+    assert ran(output)[0] == "validate"
+    assert {"sc_mask0", "kd_task@1", "report"} <= set(ran(output))
+    assert not {"train_task0", "download@heavy"} & set(ran(output))
+    assert project.metadata("masks/task0.safetensors")["P(n)"] == pytest.approx(
+        (1 - 0.01 / (1 - 2.718281828 ** (-0.1))) * (1 - 1 / 2.718281828) + 0.01, abs=1e-6
+    )
+    shown = json.loads(project.dvc("exp", "show", "--json"))
+    assert "0.01" in json.dumps(shown)
+
+
+def test_strategies_are_compared_by_name(project: Project) -> None:
+    project.dvc("exp", "run", "-n", "nr")
+    output = project.dvc("exp", "run", "-n", "si", "-S", "strategy=si")
+    assert "train_task0" not in ran(output), "the first task is shared"
+    assert project.metadata("masks/task1.safetensors")["fraction_consolidated"] == 0
+    difference = json.loads(project.dvc("metrics", "diff", "nr", "si", "--json"))
+    changed = difference["diff"]["metrics/summary.json"]
+    assert changed["strategy"]["new"] == "si"
+    assert changed["psnr.light"]["diff"] != 0
+    assert "input.psnr.light" not in changed, "doing nothing is the same"
+    assert "si" in project.dvc("exp", "show", "--md")
+    project.dvc("plots", "diff", "nr", "si", "--out", "plots.html")
+    assert "<html" in (project.folder / "plots.html").read_text()
+
+
+def test_small_numbers_are_numbers(project: Project) -> None:
+    project.dvc("exp", "run", "-S", "train.lr=1e-5")
+    assert project.metadata("models/task0.safetensors")["train"]["lr"] == 1e-5
+
+
+def test_a_line_more_is_a_task_more_and_earlier_ones_stay(project: Project) -> None:
+    file = project.folder / "params.yaml"
+    line = "  '2':\n    dataset: medium\n    after: '1'\n"
+    file.write_text(re.sub(r"(stream:\n(?:  .*\n)+)", lambda match: match[1] + line, file.read_text()))
+    output = project.dvc("repro")
+    assert {"kd_task@2", "sc_mask@2", "report"} <= set(ran(output))
+    assert not {"train_task0", "kd_task@1", "sc_mask0", "sc_mask@1", "download@medium"} & set(ran(output))
+    assert project.metadata("masks/task2.safetensors")["position"] == 2
+
+
+def test_tasks_are_added_reordered_and_removed(project: Project) -> None:
+    output = project.dvc("exp", "run", "-S", '+stream.2={dataset: medium, after: "1"}')
+    assert {"kd_task@2", "sc_mask@2"} <= set(ran(output))
+    assert not {"train_task0", "kd_task@1"} & set(ran(output))
+    output = project.dvc("exp", "run", "-S", "stream.2.after='0'", "-S", "stream.1.after='2'")
+    assert "train_task0" not in ran(output)
+    order = [project.metadata(f"models/task{key}.safetensors")["position"] for key in ("0", "2", "1")]
+    assert order == [0, 1, 2]
+    rows = list(csv.DictReader((project.folder / "plots/forgetting.csv").open()))
+    assert len({row["after"] for row in rows}) == 3
+    project.dvc("exp", "run", "-S", "~stream.1", "-S", "stream.2.dataset=light")
+    assert set(project.summary()["consolidated"]) == {"task0", "task2"}, "leftovers of a removed task are not read"
+
+
+def test_mix_is_a_stream_of_one_task(project: Project) -> None:
+    """The line of experiments/mix.sh, on two sets."""
+    parts = "{source: rendered, kind: heavy}, {source: rendered, kind: light}"
+    project.dvc(
+        "exp", "run", "-n", "mix", "-S", f"+datasets.mixed={{source: mix, of: [{parts}]}}",
+        "-S", "task0.dataset=mixed", "-S", "~stream.1", "-S", "train.epochs=4", "-S", "train.milestones=[2]",
+    )  # fmt: skip
+    assert len(Pack.open(project.folder / "data/mixed", "train")) == 2 * len(
+        Pack.open(project.folder / "data/heavy", "train")
+    )
+    summary = project.summary()
+    assert summary["forgetting"]["psnr"] == 0
+    assert set(summary["psnr"]) == {"heavy", "light", "unseen"}
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("nr.tau_l=0.5", r"nr\.tau_l: 0\.5 is not allowed.*above nr\.tau_s"),
+        ("nr.alpha_l=0.2", r"nr\.alpha_l: 0\.2 is not allowed.*negative"),
+        ("nr.alpha_l=.nan", r"nr\.alpha_l.*not allowed"),
+        ("train.lr=fast", r"train\.lr: 'fast' is not allowed"),
+        ("+nr.alpah_l=0.1", r"nr\.alpah_l: unknown key"),
+        ("strategy=nope", "strategy|nope"),
+        ("stream.1.dataset=nope", r"stream\.1\.dataset: 'nope' is no data set"),
+    ],
+)
+def test_a_bad_value_stops_before_any_stage(project: Project, override: str, told: str) -> None:
+    (project.folder / "models/task0.safetensors").unlink()  # so that there is work to be done
+    output = project.dvc("exp", "run", "-S", override, fails=True)
+    assert set(ran(output)) <= {"validate"}
+    assert re.search(told, " ".join(output.split()))
+    assert "Traceback" not in output
+
+
+def test_a_misspelt_key_is_refused(project: Project) -> None:
+    output = project.dvc("exp", "run", "-S", "nr.alpah_l=0.1", fails=True)
+    assert "nr.alpah_l" in output
+    assert not ran(output)
+
+
+def test_a_loss_that_is_no_number_stops_with_nothing_written(project: Project) -> None:
+    output = project.dvc("exp", "run", "-S", "train.lr=1e30", fails=True)
+    assert "not finite" in output
+    assert "train.lr" in output
+    assert "Traceback" not in output
+    assert not list((project.folder / "models").glob("*task0*"))
+
+
+def test_a_queue_runs_the_code_it_was_queued_with(project: Project) -> None:
+    project.dvc("exp", "run", "--queue", "-S", "nr.alpha_l=0.004,0.016")
+    source = project.folder / "src/derain/report/summary.py"
+    source.write_text("raise SystemExit('the later edit ran')\n")
+    project.dvc("queue", "start", "--jobs", "1")
+    try:
+        deadline = time.monotonic() + 300
+        while re.search("Queued|Running", status := project.dvc("queue", "status")):
+            assert time.monotonic() < deadline, status
+            time.sleep(1)
+    finally:
+        project.dvc("queue", "stop", "--kill")
+    assert status.count("Success") == 2, status
+    shown = project.dvc("exp", "show", "--json")
+    for value in ("0.004", "0.016"):
+        assert value in shown
+
+
+def test_a_second_clone_goes_on_from_a_remote_without_training_again(project: Project, tmp_path: Path) -> None:
+    project.dvc("remote", "add", "--default", "store", str(tmp_path / "remote"))
+    project.commit("A remote")
+    project.dvc("push")
+    clone = Project(tmp_path / "clone")
+    subprocess.run(["git", "clone", "--quiet", project.folder, clone.folder], check=True)
+    clone.run("git", "config", "user.email", "test@example.org")
+    clone.run("git", "config", "user.name", "Test")
+    clone.dvc("pull")
+    assert ran(clone.dvc("repro")) == []
+    output = clone.dvc("exp", "run", "-S", '+stream.2={dataset: medium, after: "1"}')
+    assert "kd_task@2" in ran(output)
+    assert not {"train_task0", "kd_task@1", "sc_mask0", "sc_mask@1"} & set(ran(output))
+
+
+def test_a_damaged_pack_is_named_with_the_way_out(project: Project) -> None:
+    pack = project.folder / "data/light/train.pack"
+    content = bytearray(pack.read_bytes())
+    content[1000] ^= 4
+    pack.unlink()
+    pack.write_bytes(content)
+    output = project.run(sys.executable, "-m", "stages.kd_task", "1", fails=True)
+    assert "data/light/train" in output
+    assert "dvc repro" in output
+    assert "Traceback" not in output

@@ -1,0 +1,204 @@
+"""metrics/summary.json against numbers worked by hand on a small matrix."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from derain import params as parameters
+from derain.evaluation import evaluate
+from derain.evaluation.quality import Quality
+from derain.params import Params
+from derain.report import summary
+from derain.report.summary import Scores, forgetting_csv, profile, read, summarize
+from derain.types import DataError, NumericError
+
+# PSNR under matlab-y after each task; SSIM is a hundredth of it, and RGB is 1 dB (0.01) lower throughout.
+#          first   second  third   strange
+LEVELS = {
+    "input": [10.0, 20.0, 25.0, 22.0],
+    "task0": [30.0, 20.0, 15.0, 23.0],
+    "task2": [31.0, 28.0, 17.0, 24.0],
+    "task1": [27.0, 24.0, 36.0, 26.5],
+}
+TESTS = {"first": "learned", "second": "learned", "third": "learned", "strange": "unseen"}
+# The stream goes by its links, not by its keys: task0, task2, task1.
+STREAM = {"1": {"dataset": "third", "after": "2"}, "2": {"dataset": "second", "after": "0"}}
+
+
+def settings(**changes: Any) -> Params:
+    content = {
+        "seed": 0,
+        "device": "cpu",
+        "precision": "fp32",
+        "threads": 1,
+        "data": {"photos": "builtin", "test_share": 0.2, "rains_per_photo": 1},
+        "datasets": {name: {"source": "rendered", "kind": "heavy"} for name in TESTS},
+        "task0": {"dataset": "first"},
+        "stream": STREAM,
+        "tests": TESTS,
+        "train": {
+            "lr": 0.001,
+            "epochs": 2,
+            "steps_per_epoch": 1,
+            "batch": 1,
+            "patch": 16,
+            "milestones": [1],
+            "gamma": 0.2,
+        },
+        "backbone": "prenet",
+        "strategy": "nr",
+        "sections": {"prenet": {"channels": 4, "stages": 2, "blocks": 1}, "nr": {"alpha_l": 0.008}},
+    }
+    return Params.model_validate(content | changes)
+
+
+def scores_of(level: float) -> dict[str, dict[str, Quality]]:
+    """Two pictures whose mean is the level."""
+    return {
+        protocol: {
+            name: Quality(level - lower + offset, (level - lower + offset) / 100)
+            for name, offset in (("a", -1.5), ("b", 1.5))
+        }
+        for protocol, lower in (("matlab-y", 0.0), ("rgb", 1.0))
+    }
+
+
+def scores() -> dict[str, Scores]:
+    return {test: {row: scores_of(levels[j]) for row, levels in LEVELS.items()} for j, test in enumerate(TESTS)}
+
+
+FACTS = {
+    "task0": {"fraction_consolidated": 0.5, "fraction_free": 0.5},
+    "task2": {"fraction_consolidated": 0.625, "fraction_free": 0.375},
+    "task1": {"fraction_consolidated": 0.654321987, "fraction_free": 0.345678013},
+}
+
+
+def summed_up() -> dict[str, Any]:
+    return summarize(settings(), scores(), FACTS).as_json()
+
+
+def test_levels_are_those_after_the_last_task_of_the_stream() -> None:
+    found = summed_up()
+    assert found["psnr"] == {"first": 27, "second": 24, "third": 36, "strange": 26.5}
+    assert found["ssim"] == {"first": 0.27, "second": 0.24, "third": 0.36, "strange": 0.265}
+    assert found["average"] == {"psnr": 29, "ssim": 0.29}
+    assert found["unseen"] == {"psnr": 26.5, "ssim": 0.265}
+
+
+def test_forgetting_and_transfer_follow_the_stream() -> None:
+    found = summed_up()
+    assert found["forgetting"] == {"psnr": ((31 - 27) + (28 - 24)) / 2, "ssim": 0.04}
+    assert found["backward_transfer"] == {"psnr": ((27 - 30) + (24 - 28)) / 2, "ssim": -0.035}
+
+
+def test_doing_nothing_and_rgb_have_the_same_numbers() -> None:
+    found = summed_up()
+    assert found["input"]["psnr"] == {"first": 10, "second": 20, "third": 25, "strange": 22}
+    assert found["input"]["average"] == {"psnr": 18.3333, "ssim": 0.1833}
+    assert found["rgb"]["psnr"] == {"first": 26, "second": 23, "third": 35, "strange": 25.5}
+    assert found["rgb"]["average"] == {"psnr": 28, "ssim": 0.28}
+    assert found["input"]["rgb"]["average"] == {"psnr": 17.3333, "ssim": 0.1733}
+    assert (found["protocol"], found["rgb"]["protocol"]) == ("matlab-y", "rgb")
+
+
+def test_masks_are_rounded_to_four_decimals() -> None:
+    found = summed_up()
+    assert found["consolidated"] == {"task0": 0.5, "task2": 0.625, "task1": 0.6543}
+    assert found["free"] == 0.3457
+
+
+def test_one_task_forgets_nothing_and_no_unseen_set_has_no_mean() -> None:
+    alone = settings(stream={}, tests={"first": "learned", "second": "learned"})
+    found = summarize(alone, scores(), FACTS).as_json()
+    assert found["forgetting"] == found["backward_transfer"] == {"psnr": 0, "ssim": 0}
+    assert found["average"] == {"psnr": 25, "ssim": 0.25}
+    assert "unseen" not in found
+    assert found["consolidated"] == {"task0": 0.5}
+
+
+def test_a_task_whose_set_is_not_tested_has_no_place_in_the_matrix() -> None:
+    found = summarize(settings(tests={"first": "learned", "third": "learned"}), scores(), FACTS).as_json()
+    assert found["forgetting"]["psnr"] == 30 - 27
+
+
+def test_the_curve_has_a_row_for_each_cell_in_the_order_of_the_stream() -> None:
+    rows = list(csv.DictReader(io.StringIO(forgetting_csv(settings(), scores()).decode())))
+    assert [row["after"] for row in rows[::4]] == ["task0: first", "task2: second", "task1: third"]
+    assert [row["test"] for row in rows[:4]] == list(TESTS)
+    table = {(row["after"], row["test"]): (float(row["psnr"]), float(row["ssim"])) for row in rows}
+    assert table["task2: second", "first"] == (31, 0.31)
+    assert table["task1: third", "strange"] == (26.5, 0.265)
+    assert len(rows) == 12
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_quality_that_is_no_finite_number_is_named(bad: float) -> None:
+    broken: Any = scores()
+    broken["second"]["task1"]["matlab-y"]["a"] = Quality(bad, 0.5)
+    with pytest.raises(NumericError, match=r"second, task1: .*\ba\b"):
+        summarize(settings(), broken, FACTS)
+
+
+def test_a_fraction_that_is_no_number_is_named() -> None:
+    with pytest.raises(NumericError, match="task2: fraction_consolidated is nan"):
+        summarize(settings(), scores(), FACTS | {"task2": {"fraction_consolidated": math.nan, "fraction_free": 0}})
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "summary.json"
+    written = summarize(settings(), scores(), FACTS)
+    path.write_text(json.dumps(written.as_json()))
+    assert read(path) == written
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", '{"psnr": {}}', '{"psnr": NaN}'])
+def test_a_missing_or_damaged_summary_is_named(tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "summary.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(DataError, match=r"summary\.json .*dvc repro"):
+        read(path)
+
+
+def test_seed_strategy_and_hardware_are_no_part_of_the_profile() -> None:
+    same = settings(seed=7, strategy="si", device="auto", precision="auto", threads=4)
+    assert profile(same) == profile(settings())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"stream": {}},
+        {"task0": {"dataset": "second"}},
+        {"tests": {"first": "learned"}},
+        {"train": settings().train.model_dump() | {"epochs": 3}},
+        {"data": settings().data.model_dump() | {"rains_per_photo": 2}},
+        {
+            "datasets": settings().model_dump(mode="json")["datasets"]
+            | {"more": {"source": "rendered", "kind": "light"}}
+        },
+        {"sections": {"prenet": {"channels": 5, "stages": 2, "blocks": 1}}},
+    ],
+)
+def test_data_network_training_and_tests_are_the_profile(changes: dict[str, Any]) -> None:
+    assert profile(settings(**changes)) != profile(settings())
+
+
+def test_the_profile_survives_json_and_a_file(tmp_path: Path) -> None:
+    original = Path(__file__).parent.parent / "params.yaml"
+    copied = tmp_path / "params.yaml"
+    copied.write_text(original.read_text().replace("lr: 0.001", "lr: 1e-3"))
+    recorded = json.loads(json.dumps(profile(parameters.load(original))))
+    assert recorded == profile(parameters.load(copied))
+
+
+def test_the_row_of_doing_nothing_bears_the_name_that_evaluation_gives_it() -> None:
+    assert summary.INPUT == evaluate.INPUT
