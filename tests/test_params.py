@@ -72,7 +72,7 @@ def test_what_dvc_writes_for_a_small_number_is_a_number(tmp_path: Path, text: st
         ({"stream__1": {"dataset": "nope", "after": "0"}}, "stream.1.dataset", "Allowed: heavy, medium"),
         ({"stream__1": {"dataset": "medium", "after": "9"}}, "stream.1.after", "is no task"),
         ({"stream__3": {"dataset": "light", "after": "1"}}, "stream.3.after", "is followed by '2' already"),
-        ({"stream__1": {"dataset": "medium", "after": "3"}}, "stream.1.after", "does not come here"),
+        ({"stream__1": {"dataset": "medium", "after": "3"}}, "stream.1.after", "never comes here"),
         ({"stream__x": {"dataset": "light", "after": "3"}}, "stream", "not a number from 1 on"),
         ({"datasets__heavy": {"source": "rendered"}}, "datasets.heavy.kind", "missing"),
         ({"datasets__heavy": {"source": "nope"}}, "datasets.heavy", "'rendered', 'benchmark', 'pairs', 'mix'"),
