@@ -3,30 +3,14 @@
 import sys
 
 from derain import params, paths
-from derain.console import run, say
-from derain.data.pack import write_pack
-from derain.data.sources import SPLITS, split_of
-from derain.types import DataError
+from derain.console import run
+from derain.data.sources import pack_set
 
 
 def main() -> None:
     name = sys.argv[1]
     settings = params.load()
-    definition = settings.datasets[name]
-    splits = {split: split_of(definition, split, settings.data, settings.seed) for split in SPLITS}
-    present = {split: content for split, content in splits.items() if content is not None}
-    if not present:
-        raise DataError(f"datasets.{name} names neither a train nor a test split.")
-    for split, content in present.items():
-        say(f"{name}: packing the {split} split")
-        write_pack(
-            paths.DATA / name,
-            split,
-            content.pairs,
-            stride=content.stride,
-            flip=content.flip,
-            description=definition.model_dump(exclude_none=True),
-        )
+    pack_set(name, settings.datasets[name], paths.DATA / name, settings.data, settings.seed)
 
 
 if __name__ == "__main__":

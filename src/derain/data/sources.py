@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from derain.console import say
 from derain.data import benchmark, pairs, photographs, rendered
+from derain.data.pack import write_pack
 from derain.params import Benchmark, Data, DataSet, Folders, Mix, Pairs, Rendered
-from derain.types import Pair
+from derain.types import DataError, Pair
 
 SplitName = Literal["train", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "test")
@@ -24,6 +26,23 @@ class Split:
     pairs: Iterable[Pair]
     stride: int | None = None
     flip: bool = False
+
+
+def pack_set(name: str, definition: DataSet, folder: Path, data: Data, seed: int) -> None:
+    """Packs every split that a data set has into `folder`; see `derain.data.pack`.
+
+    Raises:
+        DataError: files are missing, unpaired or damaged, or there is no split at all.
+        ParamsError: the definition names what does not exist.
+    """
+    splits = {split: split_of(definition, split, data, seed) for split in SPLITS}
+    present = {split: content for split, content in splits.items() if content is not None}
+    if not present:
+        raise DataError(f"datasets.{name} names neither a train nor a test split.")
+    for split, content in present.items():
+        say(f"{name}: packing the {split} split")
+        described = definition.model_dump(exclude_none=True)
+        write_pack(folder, split, content.pairs, stride=content.stride, flip=content.flip, description=described)
 
 
 def split_of(definition: DataSet, name: SplitName, data: Data, seed: int) -> Split | None:
