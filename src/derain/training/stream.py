@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from derain.artifacts import build_network
 from derain.hardware import Hardware
 from derain.params import Params, load_plugin
-from derain.strategies import _base, si
+from derain.strategies import _base
 from derain.training import crops, masks
 from derain.training.learn import History, learn
 from derain.training.masks import Mask
@@ -50,10 +50,10 @@ def learn_task(
     if before is not None:
         network.load_state_dict(dict(before))
     network.to(hardware.device)
+    earlier = mask or masks.nothing_consolidated(network)
     # All strategies of the paper train the first task alike (Fig. 3a), so that it is trained once for all of them.
-    module = si if before is None else load_plugin("strategies", params.strategy)
-    section = si.Params() if before is None else params.section("strategies")
-    strategy = module.Strategy(section, mask or masks.nothing_consolidated(network), hardware)
+    first = _base.Strategy(_base.Params(), earlier, hardware)
+    strategy = first if before is None else _strategy(params, earlier, hardware)
     history = learn(network, task, pack, strategy, params.train, params.seed, hardware)
     if not all(bool(weight.isfinite().all()) for weight in network.parameters()):
         raise NumericError(f"{task.name}: a weight is not finite. Nothing was written. Try a smaller train.lr.")
@@ -66,9 +66,7 @@ def consolidate_task(
     """The union of the earlier tasks' mask and of what the strategy consolidates of this task (Fig. 3a, 3b)."""
     earlier = mask or masks.nothing_consolidated(network)
     network.to(hardware.device)
-    strategy: _base.Strategy = load_plugin("strategies", params.strategy).Strategy(
-        params.section("strategies"), earlier, hardware
-    )
+    strategy = _strategy(params, earlier, hardware)
 
     def samples(count: int | None, one_by_one: bool) -> crops.Crops:
         batch = 1 if one_by_one else params.train.batch
@@ -83,6 +81,14 @@ def consolidate_task(
         "fraction_free": 1 - masks.fraction(cumulative),
     }
     return Consolidated(cumulative, {**facts, **fractions})
+
+
+def _strategy(params: Params, earlier: Mask, hardware: Hardware) -> _base.Strategy:
+    """The selected strategy, with what earlier tasks consolidated."""
+    strategy: _base.Strategy = load_plugin("strategies", params.strategy).Strategy(
+        params.section("strategies"), earlier, hardware
+    )
+    return strategy
 
 
 def learn_stream(
