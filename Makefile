@@ -10,6 +10,9 @@ export DVC_NO_ANALYTICS := 1
 demo: setup
 	dvc repro
 	derain results
+	@! git diff --quiet HEAD -- params.yaml || git diff --quiet HEAD -- dvc.lock metrics || echo \
+	  "This machine's last digits differ from those of the recorded run: dvc.lock and metrics/summary.json hold its own" \
+	  "now. Commit them, or 'git checkout HEAD dvc.lock metrics' for the recorded ones."
 
 test: setup
 	ruff check . && ruff format --check . && mypy

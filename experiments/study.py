@@ -45,15 +45,19 @@ def with_nr(settings: Params, **values: Any) -> Params:
 
 
 def mixed(settings: Params) -> Params:
-    """One task: the union of the stream's sets, for as many steps as the stream has. Random crops only."""
+    """One task: the union of the stream's sets, for as many steps as the stream has.
+
+    Where an epoch is the whole grid of patches, the union's epochs are as long as the tasks' together already.
+    """
     tasks = settings.tasks
+    times = len(tasks) if settings.train.steps_per_epoch else 1
     union = Mix.model_validate(
         {"source": "mix", "of": [settings.datasets[task.dataset].model_dump() for task in tasks]}
     )
     train = settings.train.model_copy(
         update={
-            "epochs": settings.train.epochs * len(tasks),
-            "milestones": [epoch * len(tasks) for epoch in settings.train.milestones],
+            "epochs": settings.train.epochs * times,
+            "milestones": [epoch * times for epoch in settings.train.milestones],
         }
     )
     first = settings.task0.model_copy(update={"dataset": "mixed"})
@@ -98,7 +102,9 @@ class Seed:
             mask, facts[task.name] = consolidate_task(settings, task, pack, self.hardware, learned.network, mask)
             weights = {name: tensor.detach().cpu().clone() for name, tensor in learned.network.state_dict().items()}
             for test in settings.tests:
-                column, _ = evaluate(self.pack(settings, test, "test"), {task.name: learned.network}, exact, shown=0)
+                column, _ = evaluate(
+                    self.pack(settings, test, "test"), {task.name: learned.network.eval()}, exact, shown=0
+                )
                 scores[test] |= column
         return dict(summarize(settings, scores, facts).as_json())
 

@@ -37,9 +37,10 @@ def test_rendered_sets_are_the_same_again_and_other_with_another_seed(tmp_path: 
     definition = Rendered(source="rendered", kind="light")
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         pack_set("light", definition, tmp_path / name, DATA, seed)
-    packs = {name: Pack.open(tmp_path / name, "test") for name in "abc"}
-    assert packs["a"].sha256 == packs["b"].sha256 != packs["c"].sha256
-    assert not set(Pack.open(tmp_path / "a", "train").names) & set(packs["a"].names)
+    train, test = ({name: Pack.open(tmp_path / name, split) for name in "abc"} for split in ("train", "test"))
+    assert train["a"].sha256 == train["b"].sha256 != train["c"].sha256
+    assert test["a"].sha256 == test["c"].sha256, "runs of different seeds are tested on the same pictures"
+    assert not set(train["a"].names) & set(test["a"].names)
 
 
 def test_photographs_of_ones_own(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from derain.types import DataError, Pair
 
 SplitName = Literal["train", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "test")
+TEST_SEED = 0
+"""Of the rain on test pictures."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,11 @@ def _rendered(definition: Rendered, name: SplitName, data: Data, seed: int) -> I
         clean = photographs.builtin_photographs()
     else:
         clean = photographs.folder_photographs(Path(data.photos), data.test_share)
-    # A test picture has one rain: the mean is over pictures, not over rains.
-    rains = data.rains_per_photo if name == "train" else 1
+    if name == "test":
+        # The same pictures for every seed, so that runs differ by what was trained; one rain a picture.
+        seed, rains = TEST_SEED, 1
+    else:
+        rains = data.rains_per_photo
     return rendered.rendered_pairs(
         name, kinds=[definition.kind], photographs=clean, seed=seed, rains_per_photograph=rains
     )
