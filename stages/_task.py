@@ -36,27 +36,35 @@ class Inputs(NamedTuple):
             "position": self.task.position,
             "dataset": self.task.dataset,
             # The first task's model is the same for every strategy.
-            "strategy": None if (kind, self.task.after) == ("model", None) else self.params.strategy,
+            **({} if (kind, self.task.after) == ("model", None) else self._strategy()),
             "seed": self.params.seed,
             "train": self.params.train.model_dump(),
             "made_from": {"data": self.pack.sha256, **self.before.checksums},
             **self.hardware.describe(),
         }
 
+    def _strategy(self) -> dict[str, Any]:
+        return {
+            "strategy": self.params.strategy,
+            "strategy_params": self.params.section("strategies").model_dump(),
+        }
 
-def inputs(key: str) -> Inputs:
-    """Reads params.yaml and the artifacts that the task of that key starts from."""
+
+def inputs(key: str, weights: bool) -> Inputs:
+    """Reads params.yaml and what the task of that key starts from: the earlier mask, and the `weights` if asked for."""
     settings = params.load()
     task = settings.task(key)
     hardware = choose(settings.device, settings.precision, settings.threads)
     pack = Pack.open(paths.DATA / task.dataset, "train")
-    return Inputs(settings, task, pack, hardware, _before(task))
+    return Inputs(settings, task, pack, hardware, _before(task, weights))
 
 
-def _before(task: Task) -> Before:
+def _before(task: Task, with_weights: bool) -> Before:
     if task.after is None:
         return Before(None, None, {})
     stem = f"task{task.after}"
-    weights, model = artifacts.load(paths.model(stem))
     mask, made = artifacts.load(paths.mask(stem))
+    if not with_weights:
+        return Before(None, mask, {"earlier mask": made["sha256"]})
+    weights, model = artifacts.load(paths.model(stem))
     return Before(weights, mask, {"model": model["sha256"], "mask": made["sha256"]})

@@ -12,7 +12,7 @@ from stages import _task
 
 
 def main(key: str) -> None:
-    inputs = _task.inputs(key)
+    inputs = _task.inputs(key, weights=True)
     before = inputs.before
     learned = learn_task(inputs.params, inputs.task, inputs.pack, inputs.hardware, before.weights, before.mask)
     section = inputs.params.section("backbones")

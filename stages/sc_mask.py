@@ -9,7 +9,7 @@ from stages import _task
 
 
 def main(key: str) -> None:
-    inputs = _task.inputs(key)
+    inputs = _task.inputs(key, weights=False)
     model_path = paths.model(inputs.task.name)
     weights, model = artifacts.load(model_path)
     network = artifacts.build_network(inputs.params.backbone, inputs.params.section("backbones"))
@@ -18,14 +18,10 @@ def main(key: str) -> None:
         inputs.params, inputs.task, inputs.pack, inputs.hardware, network, inputs.before.mask
     )
     made_by = inputs.made_by("mask")
-    made_by["made_from"] = {"data": inputs.pack.sha256, "model": model["sha256"], **_earlier(inputs)}
+    made_by["made_from"]["model"] = model["sha256"]
     path = paths.mask(inputs.task.name)
     artifacts.save(path, consolidated.mask, {**made_by, **consolidated.facts})
     say(f"wrote {path}: {consolidated.facts['fraction_consolidated']:.1%} of the weights are consolidated")
-
-
-def _earlier(inputs: _task.Inputs) -> dict[str, str]:
-    return {"earlier mask": inputs.before.checksums["mask"]} if inputs.before.checksums else {}
 
 
 if __name__ == "__main__":

@@ -2,10 +2,11 @@
 
 from derain import params, paths
 from derain.console import run
+from derain.data.sources import check_sets
 
 
 def main() -> None:
-    params.check()
+    check_sets(params.check())
     # Always the same bytes: a valid change of params.yaml reruns the stages that use the changed key, and no others.
     paths.write_atomically(paths.VALIDATED, b"params.yaml is valid\n")
 

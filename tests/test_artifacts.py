@@ -116,7 +116,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytes
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(paths.os, "fsync", no_space)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(DataError, match=r"file\.json cannot be written: No space"):
         paths.write_json(path, {"a": 2})
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]

@@ -150,7 +150,7 @@ def test_every_parameter_is_declared_by_a_stage(profile: str, tmp_path: Path) ->
     declared = {
         name
         for address, stage in stages(tmp_path).items()
-        if address != "validate"
+        if address not in {"validate", "report"}  # which look at all of it
         for dependency in stage.params
         for name in dependency.params
     }
@@ -180,7 +180,8 @@ def test_artifacts_say_what_made_them(finished: Project) -> None:
         assert (made["precision"], made["threads"], made["device"]) == ("fp32", 1, "cpu")
         assert {"torch", "numpy"} <= made["libraries"].keys()
     before = finished.metadata("models/task0.safetensors")
-    assert before["strategy"] is None, "the first task is the same for all"
+    assert "strategy" not in before, "the first task is the same for all"
+    assert model["strategy_params"]["lambda_kd"] == mask["strategy_params"]["lambda_kd"] == 0.8
     assert model["made_from"]["model"] == before["sha256"]
     assert mask["made_from"]["model"] == model["sha256"]
     assert mask["P(n)"] == pytest.approx(0.220234, abs=1e-6)
@@ -265,19 +266,34 @@ def test_tasks_are_added_reordered_and_removed(project: Project) -> None:
     assert set(project.summary()["consolidated"]) == {"task0", "task2"}, "leftovers of a removed task are not read"
 
 
-def test_mix_is_a_stream_of_one_task(project: Project) -> None:
-    """The line of experiments/mix.sh, on two sets."""
-    parts = "{source: rendered, kind: heavy}, {source: rendered, kind: light}"
-    project.dvc(
-        "exp", "run", "-n", "mix", "-S", f"+datasets.mixed={{source: mix, of: [{parts}]}}",
-        "-S", "task0.dataset=mixed", "-S", "~stream.1", "-S", "train.epochs=4", "-S", "train.milestones=[2]",
-    )  # fmt: skip
-    assert len(Pack.open(project.folder / "data/mixed", "train")) == 2 * len(
-        Pack.open(project.folder / "data/heavy", "train")
-    )
-    summary = project.summary()
-    assert summary["forgetting"]["psnr"] == 0
-    assert set(summary["psnr"]) == {"heavy", "light", "unseen"}
+def test_the_command_lines_of_the_ablations(project: Project) -> None:
+    """Each starts from params.yaml as it is, and leaves it and the workspace alone."""
+    project.run("experiments/nr-without-kd.sh", "0")
+    output = project.run("experiments/nr.sh", "0")
+    assert "train_task0" not in ran(output)
+    assert project.run("git", "status", "--short") == ""
+    for name, weight in {"nr-without-kd-seed0": 0, "nr-seed0": 0.8}.items():
+        project.dvc("exp", "apply", name)
+        assert project.metadata("models/task1.safetensors")["strategy_params"]["lambda_kd"] == weight
+
+
+def test_mix_and_single_sets_are_streams_of_one_task(project: Project) -> None:
+    content = yaml.safe_load((project.folder / "params.yaml").read_text())
+    content["datasets"]["varied"] = {"source": "rendered", "kind": "varied"}
+    content["stream"] |= {"2": {"dataset": "medium", "after": "1"}, "3": {"dataset": "varied", "after": "2"}}
+    (project.folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    short = ("-S", "train.epochs=2", "-S", "train.milestones=[1]")
+    for command, dataset in ((("mix.sh",), "mixed"), (("alone.sh", "light"), "light")):
+        project.run(f"experiments/{command[0]}", *command[1:], "0", *short)
+        name = f"{'-'.join(command).replace('.sh', '')}-seed0"
+        project.dvc("exp", "apply", "--force", name)
+        assert project.metadata("models/task0.safetensors")["dataset"] == dataset
+        assert "forgetting" not in project.summary(), "undefined for one task"
+        if dataset == "mixed":
+            mixed, heavy = (Pack.open(project.folder / f"data/{part}", "train") for part in ("mixed", "heavy"))
+            assert len(mixed) == 4 * len(heavy)
+        project.run("git", "checkout", "--quiet", "HEAD", "--", "dvc.lock", "metrics")
+        (project.folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
 
 
 @pytest.mark.parametrize(
@@ -288,7 +304,9 @@ def test_mix_is_a_stream_of_one_task(project: Project) -> None:
         ("nr.alpha_l=.nan", r"nr\.alpha_l.*not allowed"),
         ("train.lr=fast", r"train\.lr: 'fast' is not allowed"),
         ("+nr.alpah_l=0.1", r"nr\.alpah_l: unknown key"),
-        ("strategy=nope", "strategy|nope"),
+        ("strategy=nope", r"strategy: no file strategies/nope\.py.*Allowed: nr, si"),
+        ("datasets.heavy.kind=havy", r"datasets\.heavy\.kind: 'havy' is no kind of rain. Allowed: heavy"),
+        ("tests.light=unseen", r"stream\.1\.dataset: 'light' is learned, so tests\.light must be learned"),
         ("stream.1.dataset=nope", r"stream\.1\.dataset: 'nope' is no data set"),
     ],
 )

@@ -27,7 +27,7 @@ def test_proportions_of_the_paper() -> None:
 )
 def test_all_proportions_sum_to_one(tau_s: float, ratio: float, share: float) -> None:
     tau_l = tau_s * ratio
-    alpha_l = share * (1 - math.exp(-1 / tau_l))
+    alpha_l = -share * math.expm1(-1 / tau_l)
     total = sum(masks.consolidated_proportion(n, alpha_l, tau_s, tau_l) for n in range(int(40 * tau_l) + 40))
     assert total == pytest.approx(1, abs=1e-9)
 

@@ -192,7 +192,7 @@ class TestDeraining:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr("os.fsync", full_disk)
-        with pytest.raises(DataError, match=r"a\.png cannot be written \(No space left"):
+        with pytest.raises(DataError, match=r"a\.png cannot be written: No space left"):
             write_png(tmp_path / "out/a.png", picture())
         assert list((tmp_path / "out").iterdir()) == []
 

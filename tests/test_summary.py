@@ -115,10 +115,10 @@ def test_masks_are_rounded_to_four_decimals() -> None:
     assert found["free"] == 0.3457
 
 
-def test_one_task_forgets_nothing_and_no_unseen_set_has_no_mean() -> None:
+def test_of_one_task_there_is_no_forgetting_and_no_unseen_set_has_no_mean() -> None:
     alone = settings(stream={}, tests={"first": "learned", "second": "learned"})
     found = summarize(alone, scores(), FACTS).as_json()
-    assert found["forgetting"] == found["backward_transfer"] == {"psnr": 0, "ssim": 0}
+    assert not {"forgetting", "backward_transfer"} & set(found), "not zero, which would look like the best"
     assert found["average"] == {"psnr": 25, "ssim": 0.25}
     assert "unseen" not in found
     assert found["consolidated"] == {"task0": 0.5}

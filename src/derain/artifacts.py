@@ -64,7 +64,7 @@ def checksum(tensors: Mapping[str, Tensor], made_by: Mapping[str, Any]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -88,7 +88,10 @@ def load_network(path: Path | str, device: torch.device | str = "cpu") -> nn.Mod
     """
     path = Path(path)
     if path.suffix in {".pth", ".pt"}:
-        network = load_plugin("backbones", "prenet").from_published(_read_published(path))
+        try:
+            network = load_plugin("backbones", "prenet").from_published(_read_published(path))
+        except DataError as error:
+            raise DataError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from None
     else:
         weights, made = load(path)
         if "backbone" not in made:

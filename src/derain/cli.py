@@ -111,7 +111,7 @@ def _run(chosen: argparse.Namespace) -> int:
 
 
 def _score(chosen: argparse.Namespace) -> int:
-    from derain.restore.files import write_file
+    from derain.paths import write_atomically
     from derain.restore.score import as_json, as_rows, candidates, score_files
 
     pictures = candidates(chosen.clean, chosen.derained, chosen.rainy)
@@ -125,7 +125,7 @@ def _score(chosen: argparse.Namespace) -> int:
         caption = f"{chosen.protocol}: {PROTOCOLS[chosen.protocol].description}"
         console.table(title, ["picture", "PSNR (dB)", "SSIM"], as_rows(scores), caption)
         if chosen.json:
-            write_file(Path(chosen.json), f"{text}\n".encode())
+            write_atomically(Path(chosen.json), f"{text}\n".encode())
     if any(math.isinf(quality.psnr) for quality in scores.derained.values()):
         console.warn("a picture equals its clean one, so its PSNR and the mean are infinite (null in JSON)")
     return _report(scores.failed.values())

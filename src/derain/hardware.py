@@ -65,6 +65,9 @@ def choose(device: str = "auto", precision: str = "auto", threads: int | None = 
         torch.set_num_threads(threads)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
+    # fp32 means fp32: by default a GPU convolves in TF32, with ten bits of mantissa.
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
     return Hardware(torch.device(device), precision)
 
 

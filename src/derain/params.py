@@ -65,6 +65,12 @@ class Pairs(Section):
     train: Folders | None = None
     test: Folders | None = None
 
+    @model_validator(mode="after")
+    def _a_split(self) -> Pairs:
+        if self.train is None and self.test is None:
+            raise ValueError("name a train or a test split, or both")
+        return self
+
 
 class Mix(Section):
     """The union of several sets, the paper's Mix baseline."""
@@ -121,6 +127,12 @@ class Train(Section):
         if milestones != sorted(set(milestones)):
             raise ValueError("the epochs must increase")
         return milestones
+
+    @model_validator(mode="after")
+    def _within(self) -> Train:
+        if self.milestones and self.milestones[-1] >= self.epochs:
+            raise ValueError(f"the last milestone ({self.milestones[-1]}) must lie below epochs ({self.epochs})")
+        return self
 
 
 class Params(Section):
@@ -268,9 +280,10 @@ def _read(model: type[S], raw: Any, prefix: str) -> S:
 def _message(error: ValidationError, prefix: str) -> str:
     """The first fault in one line: key, value, what is allowed."""
     fault = error.errors(include_url=False)[0]
-    variants = {"rendered", "benchmark", "pairs", "mix"}
-    key = prefix + ".".join(str(part) for part in fault["loc"] if str(part) not in variants)
-    key = key.rstrip(".")
+    location = [str(part) for part in fault["loc"]]
+    if location[:1] == ["datasets"]:
+        del location[2:3]  # the source, which pydantic names between a set and its keys
+    key = (prefix + ".".join(location)).removeprefix("sections.").rstrip(".")
     if fault["type"] == "extra_forbidden":
         return f"params.yaml: {key}: unknown key. Mend its spelling or remove it."
     if fault["type"] == "missing":

@@ -8,6 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from derain.types import DataError
+
 DATA = Path("data")
 VALIDATED = DATA / "validated"
 RESULTS = Path("results")
@@ -33,7 +35,18 @@ def loss(task: str) -> Path:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file that appears under its name only when it is complete and on disk."""
+    """Writes a file that appears under its name only when it is complete and on disk.
+
+    Raises:
+        DataError: it cannot be written; what lay there before is unchanged.
+    """
+    try:
+        _write(path, content)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error.strerror}.") from None
+
+
+def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -45,8 +45,8 @@ def from_published(weights: Mapping[str, Tensor]) -> PReNet:
     """
     try:
         channels = weights["conv0.0.weight"].shape[0]
-        blocks = sum(name.startswith("res_conv") and name.endswith(".0.weight") for name in weights)
-        network = PReNet(channels, stages=6, blocks=blocks)
+        # PReNet_r shares one block under the same names; only five make it PReNet.
+        network = PReNet(channels, stages=6, blocks=5)
         network.load_state_dict(dict(weights))
     except (KeyError, RuntimeError, IndexError):
         raise DataError("the checkpoint belongs to another network: its tensors are not those of PReNet.") from None

@@ -223,7 +223,7 @@ def _add(paths: dict[str, Path], name: str, path: Path) -> None:
 def _refuse_equal_names(files: Iterable[Path]) -> None:
     seen: dict[str, Path] = {}
     for path in files:
-        _add(seen, path.stem, path)
+        _add(seen, path.stem.casefold(), path)
 
 
 def _a_few(paths: Sequence[Path]) -> str:

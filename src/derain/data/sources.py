@@ -10,9 +10,11 @@ from typing import Literal
 
 from derain.console import say
 from derain.data import benchmark, pairs, photographs, rendered
+from derain.data.benchmark import BENCHMARKS
 from derain.data.pack import write_pack
-from derain.params import Benchmark, Data, DataSet, Folders, Mix, Pairs, Rendered
-from derain.types import DataError, Pair
+from derain.data.rain import KINDS
+from derain.params import Benchmark, Data, DataSet, Folders, Mix, Pairs, Params, Rendered
+from derain.types import Pair, ParamsError
 
 SplitName = Literal["train", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "test")
@@ -34,17 +36,58 @@ def pack_set(name: str, definition: DataSet, folder: Path, data: Data, seed: int
     """Packs every split that a data set has into `folder`; see `derain.data.pack`.
 
     Raises:
-        DataError: files are missing, unpaired or damaged, or there is no split at all.
+        DataError: files are missing, unpaired or damaged.
         ParamsError: the definition names what does not exist.
     """
     splits = {split: split_of(definition, split, data, seed) for split in SPLITS}
-    present = {split: content for split, content in splits.items() if content is not None}
-    if not present:
-        raise DataError(f"datasets.{name} names neither a train nor a test split.")
-    for split, content in present.items():
+    for split, content in splits.items():
+        if content is None:
+            continue
         say(f"{name}: packing the {split} split")
         described = definition.model_dump(exclude_none=True)
         write_pack(folder, split, content.pairs, stride=content.stride, flip=content.flip, description=described)
+
+
+def check_sets(params: Params) -> None:
+    """Checks that every set's kind or name exists, and that the stream and the tests use splits which the sets have.
+
+    Raises:
+        ParamsError: naming the key, the value and what is allowed.
+    """
+    for name, definition in params.datasets.items():
+        for part in _parts(definition):
+            if isinstance(part, Rendered) and part.kind not in KINDS:
+                raise ParamsError(
+                    f"params.yaml: datasets.{name}.kind: {part.kind!r} is no kind of rain. Allowed: {', '.join(KINDS)}."
+                )
+            if isinstance(part, Benchmark) and part.set not in BENCHMARKS:
+                known = ", ".join(BENCHMARKS)
+                raise ParamsError(f"params.yaml: datasets.{name}.set: {part.set!r} is no benchmark. Allowed: {known}.")
+    for task in params.tasks:
+        key = "task0.dataset" if task.after is None else f"stream.{task.key}.dataset"
+        if not _has(params.datasets[task.dataset], "train"):
+            raise ParamsError(f"params.yaml: {key}: {task.dataset!r} has no training split. It can only be tested on.")
+        for test, role in params.tests.items():
+            tested = _parts(params.datasets[test])
+            if role == "unseen" and any(part in tested for part in _parts(params.datasets[task.dataset])):
+                raise ParamsError(
+                    f"params.yaml: {key}: {task.dataset!r} is learned, so tests.{test} must be learned too."
+                )
+    for test in params.tests:
+        if not _has(params.datasets[test], "test"):
+            raise ParamsError(f"params.yaml: tests.{test}: the set has no test split. It can only be learned.")
+
+
+def _parts(definition: DataSet) -> list[Rendered | Benchmark | Pairs]:
+    return definition.of if isinstance(definition, Mix) else [definition]
+
+
+def _has(definition: DataSet, split: SplitName) -> bool:
+    for part in _parts(definition):
+        owner = BENCHMARKS[part.set] if isinstance(part, Benchmark) else part
+        if isinstance(part, Rendered) or getattr(owner, split) is not None:
+            return True
+    return False
 
 
 def split_of(definition: DataSet, name: SplitName, data: Data, seed: int) -> Split | None:

@@ -12,7 +12,7 @@ from derain.console import track
 from derain.evaluation import quality
 from derain.evaluation.quality import PROTOCOLS, Quality
 from derain.inference import estimate
-from derain.types import Pair
+from derain.types import DataError, Pair
 
 if TYPE_CHECKING:
     from derain.data.pack import Pack
@@ -52,6 +52,7 @@ def evaluate(
     examples = []
     for index in track(range(len(pack)), "evaluating, picture"):
         pair = pack.pair(index)
+        _check(pair)
         estimates = {INPUT: pair.rainy.astype(np.float32) / 255}
         estimates |= {task: estimate(network, pair.rainy, hardware) for task, network in networks.items()}
         for row, estimated in estimates.items():
@@ -62,6 +63,16 @@ def evaluate(
             derained = {task: quality.to_8_bit(estimates[task], "nearest") for task in networks}
             examples.append(Shown(pair, derained))
     return dict(scores), examples
+
+
+def _check(pair: Pair) -> None:
+    if np.array_equal(pair.rainy, pair.clean):
+        raise DataError(
+            f"{pair.name}: the rainy picture equals the clean one, PSNR is infinite. Remove it from the set."
+        )
+    if min(pair.clean.shape[:2]) < quality.WINDOW:
+        height, width = pair.clean.shape[:2]
+        raise DataError(f"{pair.name}: {width}x{height} pixels are too few for SSIM's window. Remove it from the set.")
 
 
 def means(pictures: Mapping[str, Quality]) -> dict[str, float]:

@@ -107,9 +107,10 @@ def _cards(params: Params, summary: Summary, rows: Sequence[Row]) -> Markup:
     if summary.average:
         compared = others(lambda row: row.average, [rows[0], *rivals])
         cards.append(_card("Average PSNR over the learned sets", summary.average.psnr, compared))
-    transfer = ("backward transfer", number(summary.backward_transfer.psnr, 2))
-    compared = [*others(lambda row: row.forgetting, rivals), transfer]
-    cards.append(_card("Forgetting (lower is better)", summary.forgetting.psnr, compared))
+    if summary.forgetting and summary.backward_transfer:
+        transfer = ("backward transfer", number(summary.backward_transfer.psnr, 2))
+        compared = [*others(lambda row: row.forgetting, rivals), transfer]
+        cards.append(_card("Forgetting (lower is better)", summary.forgetting.psnr, compared))
     if summary.unseen:
         compared = others(lambda row: row.unseen, [rows[0], *rivals])
         cards.append(_card(f"PSNR on rain never learned ({', '.join(unseen)})", summary.unseen.psnr, compared))

@@ -70,13 +70,13 @@ class Summary(Levels):
     """metrics/summary.json: the levels after the last task, what the stream did to them, and the masks.
 
     `forgetting` and `backward_transfer` are those of `derain.evaluation.continual` over the tasks whose data set is
-    tested, 0 for fewer than two; `consolidated` is the fraction of all weights by task, `free` what the last one left.
+    tested, None for fewer than two; `consolidated` is the fraction of all weights by task, `free` what is left.
     """
 
     strategy: str
     protocol: str
-    forgetting: Both
-    backward_transfer: Both
+    forgetting: Both | None = None
+    backward_transfer: Both | None = None
     consolidated: dict[str, Finite]
     free: Finite
     rgb: SecondLevels
@@ -209,10 +209,10 @@ def _levels(params: Params, by_test: Mapping[str, Quality]) -> dict[str, Any]:
 
 def _of_matrix(
     figure: Callable[[continual.Matrix], float], params: Params, scores_by_test: Mapping[str, Scores]
-) -> Both:
+) -> Both | None:
     tasks = tested_tasks(params)
     if len(tasks) < 2:
-        return Both(psnr=0, ssim=0)
+        return None
     full = after_each_task(params, scores_by_test)
     square = [[full[row.name][column.dataset] for column in tasks] for row in tasks]
     psnr = figure([[value.psnr for value in row] for row in square])

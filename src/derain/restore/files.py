@@ -13,7 +13,7 @@ from PIL import Image
 
 from derain.data.pictures import list_pictures
 from derain.paths import write_atomically
-from derain.types import DataError, ParamsError
+from derain.types import ParamsError
 
 Picture = NDArray[np.uint8]
 """8-bit RGB, shape (height, width, 3)."""
@@ -65,18 +65,7 @@ def _unique(pictures: Iterable[Path]) -> list[Path]:
 
 
 def write_png(path: Path, picture: Picture) -> None:
-    """Writes 8-bit RGB of shape (height, width, 3) as PNG; see `write_file`."""
+    """Writes 8-bit RGB of shape (height, width, 3) as PNG, which appears only when it is complete."""
     encoded = io.BytesIO()
     Image.fromarray(picture).save(encoded, "PNG")
-    write_file(path, encoded.getvalue())
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Writes a file that appears under its name only when it is complete; its folder is made where missing.
-
-    Raises DataError naming the file where it cannot be written.
-    """
-    try:
-        write_atomically(path, content)
-    except OSError as error:
-        raise DataError(f"{path} cannot be written ({error.strerror})") from None
+    write_atomically(path, encoded.getvalue())

@@ -25,13 +25,13 @@ def alpha_s(alpha_l: float, tau_s: float, tau_l: float) -> float:
     """
     if not tau_l > tau_s:
         raise ParamsError(f"params.yaml: nr.tau_l: {tau_l} is not allowed. It must be above nr.tau_s ({tau_s}; Eq. 2).")
-    largest = 1 - math.exp(-1 / tau_l)
+    largest = -math.expm1(-1 / tau_l)
     if not alpha_l <= largest:
         raise ParamsError(
             f"params.yaml: nr.alpha_l: {alpha_l} is not allowed. Above {largest:.6g} (tau_l {tau_l}) alpha_s of Eq. 6 "
             "would be negative."
         )
-    return (1 - alpha_l / largest) * (1 - math.exp(-1 / tau_s))
+    return (1 - alpha_l / largest) * -math.expm1(-1 / tau_s)
 
 
 def consolidated_proportion(n: int, alpha_l: float, tau_s: float, tau_l: float) -> float:
