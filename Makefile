@@ -16,7 +16,7 @@ demo: setup
 
 test: setup
 	ruff check . && ruff format --check . && mypy
-	pytest
+	pytest -n 2
 
 lint: setup
 	ruff check --fix . && ruff format . && mypy

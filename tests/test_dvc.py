@@ -85,30 +85,36 @@ TINY = {
 TINY_TRAIN = {"epochs": 2, "milestones": [1], "steps_per_epoch": 1, "batch": 2, "patch": 32}
 
 
+def project_files() -> list[str]:
+    """The project's files, as git tells them."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=True)
+    return [name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
+
+
+def copy_of_the_project(folder: Path, without: tuple[str, ...] = ()) -> Project:
+    """A copy under git, committed."""
+    for name in project_files():
+        if not name.startswith(without or "/"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    project = Project(folder)
+    project.run("git", "init", "--quiet", "--initial-branch=main")
+    project.run("git", "config", "user.email", "test@example.org")
+    project.run("git", "config", "user.name", "Test")
+    project.commit("The project")
+    return project
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The project at a tiny size, committed, after `dvc repro`; tests copy it and never change it."""
-    project = Project(tmp_path_factory.mktemp("dvc") / "project")
-    project.folder.mkdir()
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        text=True,
-        capture_output=True,
-        check=True,
-    )
-    for name in listed.stdout.splitlines():
-        if (ROOT / name).is_file() and not name.startswith("tests/") and name != "dvc.lock":
-            (project.folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, project.folder / name)
+    project = copy_of_the_project(tmp_path_factory.mktemp("dvc") / "project", without=("tests/", "dvc.lock"))
     content = yaml.safe_load((ROOT / "params.yaml").read_text()) | TINY
     content["train"] |= TINY_TRAIN
     content["nr"]["samples"] = 4
     content["datasets"] = {name: content["datasets"][name] for name in ("heavy", "medium", "light", "unseen")}
     (project.folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
-    project.run("git", "init", "--quiet", "--initial-branch=main")
-    project.run("git", "config", "user.email", "test@example.org")
-    project.run("git", "config", "user.name", "Test")
     project.commit("A tiny profile")
     project.dvc("repro")
     project.commit("Its results")
@@ -132,6 +138,24 @@ def test_the_demo_has_the_stages_of_the_paper() -> None:
     expected += [f"{stage}@{task}" for stage in ("kd_task", "sc_mask") for task in (1, 2, 3)]
     expected += [*(f"eval@{name}" for name in sets), "report"]
     assert sorted(names) == sorted(expected)
+
+
+def test_the_recorded_results_are_those_of_the_code_as_it_is(tmp_path: Path) -> None:
+    """dvc.lock knows every stage with the checksums of today's code and parameters, and the study's run is the demo's."""
+    project = copy_of_the_project(tmp_path / "project")
+    output = project.dvc("repro", "--allow-missing", "--dry")
+    assert ran(output) == []
+    recorded = json.loads((ROOT / "metrics/recorded.json").read_text())
+    demo = [run["summary"] for run in recorded["runs"] if (run["label"], run["seed"]) == ("NR", 0)]
+    assert demo == [json.loads((ROOT / "metrics/summary.json").read_text())]
+
+
+def test_the_readme_is_finished_and_its_links_lead_somewhere() -> None:
+    for file in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "experiments/README.md", ROOT / "docs/method.md"):
+        text = file.read_text()
+        assert "@@" not in text
+        for link in re.findall(r"\]\((?!https?://)([^)#]+)\)", text):
+            assert (file.parent / link).exists(), f"{file.name}: {link}"
 
 
 def leaves(value: Any, path: str = "") -> list[str]:
@@ -228,7 +252,7 @@ def test_strategies_are_compared_by_name(project: Project) -> None:
     assert "train_task0" not in ran(output), "the first task is shared"
     assert project.metadata("masks/task1.safetensors")["fraction_consolidated"] == 0
     difference = json.loads(project.dvc("metrics", "diff", "nr", "si", "--json"))
-    changed = difference["diff"]["metrics/summary.json"]
+    changed = difference["metrics/summary.json"]
     assert changed["strategy"]["new"] == "si"
     assert changed["psnr.light"]["diff"] != 0
     assert "input.psnr.light" not in changed, "doing nothing is the same"
@@ -286,7 +310,7 @@ def test_mix_and_single_sets_are_streams_of_one_task(project: Project) -> None:
     for command, dataset in ((("mix.sh",), "mixed"), (("alone.sh", "light"), "light")):
         project.run(f"experiments/{command[0]}", *command[1:], "0", *short)
         name = f"{'-'.join(command).replace('.sh', '')}-seed0"
-        project.dvc("exp", "apply", "--force", name)
+        project.dvc("exp", "apply", name)
         assert project.metadata("models/task0.safetensors")["dataset"] == dataset
         assert "forgetting" not in project.summary(), "undefined for one task"
         if dataset == "mixed":
