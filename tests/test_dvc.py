@@ -141,7 +141,7 @@ def test_the_demo_has_the_stages_of_the_paper() -> None:
 
 
 def test_the_recorded_results_are_those_of_the_code_as_it_is(tmp_path: Path) -> None:
-    """dvc.lock knows every stage with the checksums of today's code and parameters, and the study's run is the demo's."""
+    """dvc.lock knows today's code and parameters, and the study's run with the demo's seed is the demo."""
     project = copy_of_the_project(tmp_path / "project")
     output = project.dvc("repro", "--allow-missing", "--dry")
     assert ran(output) == []
