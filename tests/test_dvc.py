@@ -257,8 +257,10 @@ def test_strategies_are_compared_by_name(project: Project) -> None:
     assert changed["psnr.light"]["diff"] != 0
     assert "input.psnr.light" not in changed, "doing nothing is the same"
     assert "si" in project.dvc("exp", "show", "--md")
-    project.dvc("plots", "diff", "nr", "si", "--out", "plots.html")
-    assert "<html" in (project.folder / "plots.html").read_text()
+    project.dvc("plots", "diff", "nr", "si", "--out", "compared")
+    page = (project.folder / "compared/index.html").read_text()
+    assert "forgetting" in page
+    assert "task1: light" in page
 
 
 def test_small_numbers_are_numbers(project: Project) -> None:
