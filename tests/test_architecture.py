@@ -35,7 +35,8 @@ ALLOWED = {
     "evaluation": {"data", "hardware", "inference"},
     "report": {"evaluation", "artifacts"},
     "restore": {"artifacts", "hardware", "data", "evaluation", "inference"},
-    "cli": {"artifacts", "hardware", "restore", "report", "evaluation", "data"},
+    "commands": {"artifacts", "hardware", "restore", "report", "evaluation", "data"},
+    "cli": {"commands"},
     "__main__": {"cli"},
     "__init__": set(),
 }

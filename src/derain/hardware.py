@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
-from derain.types import ParamsError
+from derain.types import DEVICES, ParamsError
 
-DEVICES = r"auto|cpu|cuda(:\d+)?"
 PRECISIONS = ("auto", "fp32", "bf16")
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from derain.types import ParamsError, Task
+from derain.types import DEVICES, ParamsError, Task
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -139,7 +139,7 @@ class Params(Section):
     """All of params.yaml. The sections of backbones and strategies are checked by their own files (`section`)."""
 
     seed: Annotated[int, Field(ge=0, lt=2**63)]
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
+    device: Annotated[str, Field(pattern=rf"^({DEVICES})$")]
     precision: Literal["auto", "fp32", "bf16"]
     threads: Annotated[int, Field(ge=1, le=256)]
     data: Data

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+DEVICES = r"auto|cpu|cuda(:\d+)?"
+"""The names of devices, as a regular expression."""
+
+
 class DerainError(Exception):
     """A fault that the user can mend: one or two lines that name the file or key and the way out.
 
