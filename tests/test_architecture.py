@@ -38,7 +38,7 @@ ALLOWED = {
     "commands": {"artifacts", "hardware", "restore", "report", "evaluation", "data"},
     "cli": {"commands"},
     "__main__": {"cli"},
-    "__init__": set(),
+    "__init__": {"restore"},
 }
 FOR_ALL = {"types", "params", "paths", "console"}
 
