@@ -18,18 +18,24 @@ def estimate(network: nn.Module, rainy: np.ndarray, hardware: Hardware) -> np.nd
     # Divided in NumPy, so that 8-bit levels are the same numbers on every device.
     scaled = np.moveaxis(rainy, -1, 0).astype(np.float32) / np.float32(255)
     try:
-        batch = torch.from_numpy(scaled)[None].to(hardware.device)
+        return np.moveaxis(forward(network, scaled[None], hardware)[0], 0, -1)
+    except MemoryError:
+        height, width = rainy.shape[:2]
+        raise DataError(f"{width}x{height} pixels do not fit into memory. Cut the picture, or use the CPU.") from None
+
+
+def forward(network: nn.Module, batch: np.ndarray, hardware: Hardware) -> np.ndarray:
+    """The network's last estimates of pictures (N, 3, H, W), float32 in and out.
+
+    Raises MemoryError where they do not fit into the memory of the device.
+    """
+    try:
         with torch.inference_mode(), hardware.autocast():
-            derained = network(batch).derained[0].float().cpu().numpy()
-    except (torch.OutOfMemoryError, MemoryError):
-        raise _too_large(rainy) from None
+            estimates = network(torch.from_numpy(batch).to(hardware.device)).derained
+            return np.asarray(estimates.float().cpu().numpy())
+    except torch.OutOfMemoryError as error:
+        raise MemoryError(str(error)) from None
     except RuntimeError as error:
         if "allocate memory" not in str(error):  # how torch says it on the CPU
             raise
-        raise _too_large(rainy) from None
-    return np.moveaxis(derained, 0, -1)
-
-
-def _too_large(rainy: np.ndarray) -> DataError:
-    height, width = rainy.shape[:2]
-    return DataError(f"{width}x{height} pixels do not fit into memory. Cut the picture, or use the CPU.")
+        raise MemoryError(str(error)) from None

@@ -2,45 +2,181 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from derain.types import DataError, NumericError
+from derain.restore import tiles
+from derain.types import DataError, NumericError, ParamsError
 
-Forward = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""Rainy pictures (N, 3, H, W) in [0, 1] to their derained ones, the same shape, not clamped."""
+if TYPE_CHECKING:
+    from torch import nn
+
+    from derain.hardware import Hardware
+
+DEFAULT_MEMORY = 1_250_000_000
+"""Bytes: with torch itself, 4K pictures stay below 2.5 GB and 8K pictures below 3 GB."""
+
+_BLENDED = 64
+"""The overlap in pixels where no overlap makes tiles exact."""
+
+_UNKNOWN_BYTES = 4096.0
+"""Bytes a pixel of a network that does not tell: twice what PReNet of the paper's size holds."""
+
+
+class Forward(Protocol):
+    """A network on NumPy arrays: pictures (N, 3, H, W), float32, in [0, 1], to estimates of the same shape.
+
+    `receptive_radius` is how far a pixel of the estimate sees; None: everything. May say in `bytes_per_pixel` what
+    memory a pixel takes. Raises MemoryError where the pictures do not fit.
+    """
+
+    @property
+    def receptive_radius(self) -> int | None: ...
+
+    def __call__(self, batch: NDArray[np.float32], /) -> NDArray[np.float32]: ...
 
 
 class Network:
-    """A trained network ready for pictures of any size; one load serves many pictures."""
+    """A trained network ready for pictures of any size; one load serves many pictures.
 
-    def __init__(self, forward: Forward) -> None:
+    Pictures that would take more memory than allowed are restored in tiles (see `derain.restore.tiles`), which give
+    what the whole picture would have given, but for rounding. `derain.load` makes one.
+    """
+
+    def __init__(
+        self, forward: Forward, tile: int | None = None, overlap: int | None = None, max_memory: int | None = None
+    ) -> None:
+        """See `load`."""
+        for name, value, least in (("tile", tile, 1), ("overlap", overlap, 0), ("max_memory", max_memory, 1)):
+            if value is not None and value < least:
+                raise ParamsError(f"{name}: {value} is not allowed. It must be at least {least}.")
         self._forward = forward
+        self._tile, self._overlap, self._max_memory = tile, overlap, max_memory
 
-    def restore(self, rainy: NDArray[Any]) -> NDArray[Any]:
+    def restore(self, rainy: NDArray[Any], progress: Callable[[int, int], None] | None = None) -> NDArray[Any]:
         """The derained picture, of the shape and dtype of the rainy one.
+
+        A grey picture is given to the network as three equal channels, whose estimates are averaged. Where memory runs
+        out nevertheless, the tiles are halved, for this picture and later ones.
 
         Args:
             rainy: shape (H, W, 3), RGB, or (H, W), grey; uint8, uint16, or float32 in [0, 1].
+            progress: called after each tile with the number of tiles done and of all.
 
         Returns:
             The derained picture: float32 clamped to [0, 1], integers rounded to the nearest.
 
         Raises:
-            DataError: the picture has another shape, dtype or range.
+            DataError: the picture has another shape, dtype or range, or does not fit into memory in the smallest tiles.
             NumericError: the network's estimate is not finite.
         """
-        peak = _check(rainy)
-        planes = np.moveaxis(rainy if rainy.ndim == 3 else np.stack([rainy] * 3, axis=-1), -1, 0)
-        estimate = np.moveaxis(self._forward((planes.astype(np.float32) / np.float32(peak))[None])[0], 0, -1)
-        if not np.isfinite(estimate).all():
-            raise NumericError("the derained picture holds a value that is not finite; the weights are damaged")
-        estimate = np.clip(estimate if rainy.ndim == 3 else estimate.mean(axis=-1), 0, 1)
-        return estimate if rainy.dtype == np.float32 else np.rint(estimate * np.float32(peak)).astype(rainy.dtype)
+        _check(rainy)
+        while True:
+            core = self._core(rainy)
+            try:
+                return self._restore(rainy, core, progress)
+            except MemoryError:
+                if max(core) <= tiles.GRID:
+                    raise DataError(
+                        f"{_size(rainy)} pixels do not fit into memory, not even in tiles of {max(core)}. Close other "
+                        "programs, or use the CPU, or another precision or overlap."
+                    ) from None
+            self._tile = max(core) // 2
+
+    def _restore(
+        self, rainy: NDArray[Any], core: tiles.Core, progress: Callable[[int, int], None] | None
+    ) -> NDArray[Any]:
+        white = np.float32(_WHITE[rainy.dtype])
+        derained = np.empty_like(rainy, order="C")
+
+        def estimate(rows: slice, columns: slice) -> NDArray[np.float32]:
+            part = rainy[rows, columns]
+            channels = np.moveaxis(part, -1, 0) if rainy.ndim == 3 else np.broadcast_to(part, (3, *part.shape))
+            # Divided in NumPy, so that integer levels are the same numbers on every device.
+            answer: NDArray[np.float32] = np.moveaxis(
+                self._forward((channels.astype(np.float32) / white)[None])[0], 0, -1
+            )
+            if not np.isfinite(answer).all():
+                raise NumericError("the derained picture holds a value that is not finite; the weights are damaged.")
+            return answer
+
+        def finish(rows: slice, estimates: NDArray[np.float32]) -> None:
+            levels = estimates if rainy.ndim == 3 else estimates.mean(axis=-1)
+            np.clip(levels, 0, 1, out=levels)
+            if rainy.dtype != np.float32:
+                levels *= white
+                np.rint(levels, out=levels)
+            derained[rows] = levels
+
+        height, width = rainy.shape[:2]
+        whole = core == (height, width)
+        tiles.join(height, width, core, tiles.Reach(0, 0) if whole else self._reach, estimate, finish, progress)
+        return derained
+
+    def _core(self, rainy: NDArray[Any]) -> tiles.Core:
+        """What each tile answers for: the whole picture where it fits."""
+        height, width = rainy.shape[:2]
+        if self._tile is not None:
+            return tiles.Core(min(self._tile, height), min(self._tile, width))
+        # The default leaves room for the result of a picture of any size; a bound that was asked for includes it.
+        memory = DEFAULT_MEMORY if self._max_memory is None else self._max_memory - rainy.nbytes
+        whole = tiles.Core(height, width)
+        if tiles.memory(height, width, whole, tiles.Reach(0, 0), self._bytes_per_pixel) <= memory:
+            return whole
+        core = tiles.fit(height, width, self._reach, self._bytes_per_pixel, memory)
+        if core is None:
+            smallest = tiles.Core(tiles.GRID, tiles.GRID)
+            least = tiles.memory(height, width, smallest, self._reach, self._bytes_per_pixel) + rainy.nbytes
+            raise DataError(
+                f"{_size(rainy)} pixels take {least / 1e6:.0f} MB in the smallest tiles: raise max_memory, or give a "
+                "smaller overlap."
+            )
+        return core
+
+    @cached_property
+    def _reach(self) -> tiles.Reach:
+        radius = self._forward.receptive_radius
+        overlap = self._overlap
+        if overlap is None:
+            overlap = _BLENDED if radius is None else radius
+        exact = radius is not None and overlap >= radius
+        return tiles.Reach(overlap, ramp=0 if exact else overlap)
+
+    @property
+    def _bytes_per_pixel(self) -> float:
+        found: float = getattr(self._forward, "bytes_per_pixel", _UNKNOWN_BYTES)
+        return found
+
+
+class _Torch:
+    """A `Forward` by torch."""
+
+    def __init__(self, network: nn.Module, where: Hardware, memory: int) -> None:
+        self._network, self._where, self._memory = network, where, memory
+
+    def __call__(self, batch: NDArray[np.float32], /) -> NDArray[np.float32]:
+        from derain.inference import forward
+
+        return forward(self._network, batch, self._where)
+
+    @cached_property
+    def bytes_per_pixel(self) -> float:
+        from derain.restore.probe import bytes_per_pixel
+
+        return bytes_per_pixel(self._network, self._where) * (2 if self._where.device.type == "cpu" else 1.25)
+
+    @cached_property
+    def receptive_radius(self) -> int | None:
+        from derain.restore.probe import receptive_radius
+
+        return receptive_radius(self._network, self._where.device, self._memory / self.bytes_per_pixel)
 
 
 def load(
@@ -53,47 +189,65 @@ def load(
 ) -> Network:
     """A trained network, ready to take the rain off pictures.
 
+    Keeps freed memory in the process from then on (glibc's mallopt), as giving it back and getting it again at each
+    layer takes as long as the network itself.
+
     Args:
-        weights: a model of this project (.safetensors), a published PReNet checkpoint (.pth), or an exported .onnx.
+        weights: a model of this project (.safetensors), a published PReNet checkpoint (.pth), or an exported .onnx,
+            which runs on the CPU in its own precision.
         device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
         precision: `auto` (bf16 where the hardware computes in it natively), `fp32` or `bf16`.
-        tile: side of a tile in pixels; None: automatic.
-        overlap: how far each tile reaches into its neighbours, in pixels; None: automatic.
-        max_memory: bytes that a picture may need above what the process holds; None: 1.5 GiB.
+        tile: side in pixels of the square that each tile answers for; it sees `overlap` more on each side. None: the
+            largest that `max_memory` allows.
+        overlap: pixels. None: the network's receptive radius, which makes tiles exact; 64 for one that sees everything.
+        max_memory: bytes that a picture may take above what the process holds, its result included. None: 1.25 GB on
+            the CPU, four fifths of what is free on a GPU, and the result.
 
     Raises:
         DataError: the file is missing or damaged, or belongs to another network.
-        ParamsError: the device is not there.
+        ParamsError: the device is not there, or a value is not allowed.
     """
-    if Path(weights).suffix == ".onnx":
-        from derain.restore import onnx
+    weights = Path(weights)
+    if weights.suffix == ".onnx":
+        if device not in {"auto", "cpu"} or precision != "auto":
+            raise ParamsError(f"{weights} runs on the CPU in its own precision: leave device and precision at auto.")
+        from derain.restore import onnx  # type: ignore[attr-defined]
 
-        return Network(onnx.forward(Path(weights)))
+        return Network(onnx.forward(weights), tile, overlap, max_memory)
     import torch
 
     from derain import artifacts, hardware
 
     where = hardware.choose(device, precision)
     network = artifacts.load_network(weights, where.device)
-
-    def forward(batch: NDArray[np.float32]) -> NDArray[np.float32]:
-        with torch.inference_mode(), where.autocast():
-            estimate: NDArray[np.float32] = network(torch.from_numpy(batch).to(where.device)).derained.float().cpu()
-        return np.asarray(estimate)
-
-    return Network(forward)
+    if where.device.type == "cpu":
+        _keep_freed_memory()
+    elif max_memory is None:
+        max_memory = int(0.8 * torch.cuda.mem_get_info(where.device)[0])
+    return Network(_Torch(network, where, max_memory or DEFAULT_MEMORY), tile, overlap, max_memory)
 
 
-_PEAKS = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535, np.dtype(np.float32): 1}
+def _keep_freed_memory() -> None:
+    """See mallopt(3): no trimming, and no blocks outside the heap."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        trim_threshold, mmap_max = -1, -4
+        libc.mallopt(trim_threshold, -1)
+        libc.mallopt(mmap_max, 0)
 
 
-def _check(rainy: NDArray[Any]) -> int:
-    """The value that is white in a picture; DataError where it is none that a network takes."""
-    if not isinstance(rainy, np.ndarray) or rainy.dtype not in _PEAKS:
+def _size(picture: NDArray[Any]) -> str:
+    return f"{picture.shape[1]}x{picture.shape[0]}"
+
+
+_WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535, np.dtype(np.float32): 1}
+
+
+def _check(rainy: NDArray[Any]) -> None:
+    """Raises DataError where a picture is none that a network takes."""
+    if not isinstance(rainy, np.ndarray) or rainy.dtype not in _WHITE:
         found = getattr(rainy, "dtype", type(rainy).__name__)
         raise DataError(f"a picture must be an array of uint8, uint16, or float32 in [0, 1], not {found}.")
     if not (rainy.ndim == 2 or (rainy.ndim == 3 and rainy.shape[2] == 3)) or rainy.size == 0:
         raise DataError(f"a picture must have shape (height, width, 3) or (height, width), not {rainy.shape}.")
     if rainy.dtype == np.float32 and not (rainy.min() >= 0 and rainy.max() <= 1):
         raise DataError("a picture of float32 must lie in [0, 1]; divide it by its white value.")
-    return _PEAKS[rainy.dtype]

@@ -1,0 +1,136 @@
+"""A picture in tiles: where they lie, how large they may be, and how their results become one picture again.
+
+Every tile answers for a core of its own and sees `overlap` pixels more on each side. A pixel of a convolutional
+network depends on no other farther away than the network's receptive radius: with an overlap of at least that, each
+core is what the whole picture would have given, and cores are set side by side. With less overlap, or where a network
+sees everything at once (a global mean, attention), what two tiles say of the pixels that both see is blended by linear
+ramps, which hides the seam and leaves a difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+GRID = 16
+"""Tiles begin at multiples of it, so that a network that halves the picture up to four times meets the same phases."""
+
+
+class Core(NamedTuple):
+    """Height and width in pixels of what each tile answers for (less at the picture's far edges)."""
+
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How far a tile sees beyond its core, and how far two tiles blend on each side of their border, in pixels."""
+
+    overlap: int
+    ramp: int
+
+
+class Span(NamedTuple):
+    """One tile along one axis: it sees `seen` of the picture, and adds to `used` of it with the weights."""
+
+    seen: slice
+    used: slice
+    weights: NDArray[np.float32]
+
+
+def spans(length: int, core: int, reach: Reach) -> list[Span]:
+    """The tiles along an axis of that length; at every pixel their weights sum to one."""
+    found = []
+    for start in range(0, length, core):
+        stop = min(start + core, length)
+        seen = slice(max(0, start - reach.overlap) // GRID * GRID, min(length, _up(stop + reach.overlap)))
+        used = slice(max(0, start - reach.ramp), min(length, stop + reach.ramp))
+        pixels = np.arange(used.start, used.stop)
+        weights = _rise(pixels, start, reach.ramp) if start else np.ones(len(pixels))
+        if stop < length:
+            weights = weights - _rise(pixels, stop, reach.ramp)
+        found.append(Span(seen, used, weights.astype(np.float32)))
+    return found
+
+
+def _rise(pixels: NDArray[np.int_], border: int, ramp: int) -> NDArray[np.float64]:
+    """From 0 at `ramp` pixels before a border to 1 as far behind it; a step where the ramp is 0."""
+    if ramp == 0:
+        return (pixels >= border).astype(np.float64)
+    return np.clip((pixels + 0.5 - border + ramp) / (2 * ramp), 0, 1)
+
+
+def _up(number: int) -> int:
+    return -(-number // GRID) * GRID
+
+
+def memory(height: int, width: int, core: Core, reach: Reach, bytes_per_pixel: float) -> float:
+    """The bytes that a picture takes in tiles: a tile so many for each pixel it sees, a row of tiles its estimates."""
+    margin = 2 * _up(reach.overlap)
+    seen = min(height, core.height + margin) * min(width, core.width + margin)
+    return bytes_per_pixel * seen + 12 * width * min(height, core.height + 2 * reach.ramp)
+
+
+def fit(height: int, width: int, reach: Reach, bytes_per_pixel: float, most: float) -> Core | None:
+    """The cores with which a picture takes the fewest computed pixels within `most` bytes; None where none fit."""
+    margin = 2 * _up(reach.overlap)
+    best: tuple[int, Core] | None = None
+    rows = -(-height // GRID)
+    for columns in range(1, -(-width // GRID) + 1):
+        # More columns never ask for more rows.
+        while (
+            rows > 1 and memory(height, width, _split(height, width, rows - 1, columns), reach, bytes_per_pixel) <= most
+        ):
+            rows -= 1
+        core = _split(height, width, rows, columns)
+        computed = (width + margin * (columns - 1)) * (height + margin * (rows - 1))
+        if memory(height, width, core, reach, bytes_per_pixel) <= most and (best is None or computed < best[0]):
+            best = computed, core
+    return best and best[1]
+
+
+def _split(height: int, width: int, rows: int, columns: int) -> Core:
+    return Core(_up(-(-height // rows)), _up(-(-width // columns)))
+
+
+def join(
+    height: int,
+    width: int,
+    core: Core,
+    reach: Reach,
+    estimate: Callable[[slice, slice], NDArray[np.float32]],
+    finish: Callable[[slice, NDArray[np.float32]], None],
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Puts the estimates of tiles together, a band of rows at a time, so that no picture of float32 is ever held whole.
+
+    Args:
+        estimate: the network's answer (h, w, 3) for the part of the picture that two slices name.
+        finish: takes the finished rows, from top to bottom, as an array (h, width, 3) that it may overwrite.
+        progress: called with the number of tiles done and of all.
+    """
+    rows, columns = spans(height, core.height, reach), spans(width, core.width, reach)
+    band = np.zeros((0, width, 3), np.float32)
+    top = done = 0
+    for number, row in enumerate(rows, 1):
+        band = np.concatenate([band, np.zeros((row.used.stop - top - len(band), width, 3), np.float32)])
+        for column in columns:
+            part = _inner(row, column, estimate(row.seen, column.seen))
+            band[row.used.start - top :, column.used] += part * np.outer(row.weights, column.weights)[..., None]
+            done += 1
+            if progress is not None:
+                progress(done, len(rows) * len(columns))
+        bottom = rows[number].used.start if number < len(rows) else height
+        finish(slice(top, bottom), band[: bottom - top])
+        band, top = band[bottom - top :], bottom
+
+
+def _inner(row: Span, column: Span, estimate: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What is used of what a tile sees."""
+    top, left = (span.used.start - span.seen.start for span in (row, column))
+    return estimate[top : top + len(row.weights), left : left + len(column.weights)]
