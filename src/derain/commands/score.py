@@ -24,9 +24,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         choices=list(PROTOCOLS),
         help="; ".join(f"{name}: {protocol.description}" for name, protocol in PROTOCOLS.items()),
     )
-    parser.add_argument(
-        "--json", metavar="FILE", help="the scores as JSON; - for only that, on standard output"
-    )
+    parser.add_argument("--json", metavar="FILE", help="the scores as JSON; - for only that, on standard output")
 
 
 def main(chosen: argparse.Namespace) -> int:

@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from derain.evaluation.quality import INPUT, Scores
 from derain.params import Params
 from derain.report.markup import Markup, element
 from derain.report.results import Results
-from derain.report.summary import INPUT, MAIN, Scores
+from derain.report.summary import MAIN
 from derain.report.wording import learned_in
 from derain.types import DataError
 
