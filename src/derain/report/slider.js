@@ -10,6 +10,7 @@ function compare(slider, over, under) {
   slider.querySelectorAll("img").forEach((picture) => picture.remove());
   over.className = "over";
   over.alt = under.alt = "";
+  slider.style.setProperty("--ratio", under.getAttribute("width") / under.getAttribute("height"));
   slider.prepend(under, over);
   range.oninput = move;
   move();

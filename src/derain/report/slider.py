@@ -34,11 +34,22 @@ def as_it_is(kind: str, content: bytes, picture: Image.Image) -> Embedded:
 
 def as_jpeg(picture: Image.Image, longest_side: int, quality: int) -> Embedded:
     """A picture (RGB) as JPEG, scaled down where a side is longer than `longest_side` pixels."""
+    scaled = scaled_down(picture, longest_side)
+    return as_it_is("jpeg", jpeg(scaled, quality), scaled)
+
+
+def scaled_down(picture: Image.Image, longest_side: int) -> Image.Image:
+    """The picture itself where no side is longer than so many pixels, else a smaller one."""
     scaled = picture.copy()
     scaled.thumbnail((longest_side, longest_side), Image.Resampling.LANCZOS)
+    return scaled
+
+
+def jpeg(picture: Image.Image, quality: int) -> bytes:
+    """The bytes of a JPEG file."""
     encoded = io.BytesIO()
-    scaled.save(encoded, "JPEG", quality=quality, optimize=True)
-    return as_it_is("jpeg", encoded.getvalue(), scaled)
+    picture.save(encoded, "JPEG", quality=quality, optimize=True)
+    return encoded.getvalue()
 
 
 def slider(name: str, rainy: str | None = None, derained: str | None = None) -> Markup:
