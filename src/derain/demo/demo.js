@@ -2,6 +2,7 @@ const the = (id) => document.getElementById(id);
 let picture = null;
 let request = new AbortController();
 let urls = [];
+the("unscripted").remove();
 
 // Which weights: another choice derains the same picture again.
 the("weights").addEventListener("change", () => {

@@ -43,7 +43,7 @@ def _header() -> Markup:
         "header",
         element("p", "Continual de-raining", class_="eyebrow"),
         element("h1", "Take the rain off a picture"),
-        element("noscript", element("p", "This page needs JavaScript. Without it: derain run.", class_="error")),
+        element("p", "This page needs JavaScript. Without it: derain run.", id="unscripted", class_="error"),
     )
 
 
