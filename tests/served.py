@@ -63,7 +63,7 @@ def served(choices: Sequence[Choice] = CHOICES) -> Iterator[Served]:
     """A demo that answers until the block ends."""
     found = Served(choices)
     with found.listening:
-        answering = server.answering(found.demo)
+        answering = server.Server(found.demo)
         thread = threading.Thread(target=answering.run, kwargs={"sockets": [found.listening]})
         thread.start()
         try:

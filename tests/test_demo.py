@@ -8,11 +8,15 @@ import http.client
 import io
 import json
 import re
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -26,6 +30,7 @@ from derain.backbones import prenet
 from derain.cli import main
 from derain.demo import answer, page, server
 from derain.demo.weights import Choice, at_hand
+from derain.restore import network
 from derain.types import DataError, ParamsError
 from tests.served import CHOICES, Served, served
 from tests.test_report import Page
@@ -411,3 +416,55 @@ def test_a_wrong_port_exits_2(port: str) -> None:
 def test_a_port_in_use_is_named() -> None:
     with server.listen(0) as taken, pytest.raises(ParamsError, match="Leave it out for a free one"):
         server.listen(taken.getsockname()[1])
+
+
+def test_the_command_serves_its_weights_and_ends_at_once(tmp_path: Path) -> None:
+    """With the real network, and a picture in the works when Ctrl-C comes."""
+    weights = write_model(tmp_path / "task0.safetensors", "heavy", 0)
+    command = [
+        sys.executable,
+        "-m",
+        "derain",
+        "demo",
+        "--weights",
+        str(weights),
+        "--device",
+        "cpu",
+        "--precision",
+        "fp32",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stderr
+        printed = process.stdout.readline()
+        try:
+            port = int(re.findall(r"^http://127\.0\.0\.1:(\d+)/ ", printed)[0])
+            demo = SimpleNamespace(port=port, url=f"http://127.0.0.1:{port}")
+            rainy = noise(37, 53)
+            expected = network.load(weights, "cpu", "fp32").restore(rainy)
+            assert np.abs(decoded(derain(demo, encoded(rainy)).parts["file"]).astype(int) - expected).max() <= 1
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+            connection.request("POST", "/derain?weights=0", encoded(noise(1000, 1500)), {"Origin": demo.url})
+            assert json.loads(connection.getresponse().readline()) == {"state": "working"}
+        finally:
+            process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+        assert (process.stdout.read(), process.stderr.read()) == ("", "")
+
+
+def test_without_the_extra_a_message_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delitem(sys.modules, "derain.demo.server")
+    monkeypatch.delattr("derain.demo.server")
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    assert main(["demo"]) == 2
+    assert capsys.readouterr().err == "error: `derain demo` needs uvicorn: pip install '.[demo]'\n"
+
+
+def test_without_weights_the_command_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["demo"]) == 5
+    assert "models" in capsys.readouterr().err

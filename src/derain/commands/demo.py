@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from functools import partial
 from pathlib import Path
 
@@ -40,7 +41,8 @@ def main(chosen: argparse.Namespace) -> int:
     with server.listen(chosen.port) as listening:
         demo = server.Demo(choices, load, listening.getsockname()[1])
         console.say(f"http://127.0.0.1:{demo.port}/ (Ctrl-C ends it)")
-        server.serve(demo, listening)
+        with contextlib.suppress(KeyboardInterrupt):
+            server.Server(demo).run(sockets=[listening])
     return 0
 
 

@@ -8,11 +8,12 @@ the state "done" with names, media types and lengths of the parts, then the byte
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
+import os
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -49,6 +50,11 @@ class Demo:
         self._headers = {"Content-Security-Policy": page.policy(self._page), **HEADERS}
         self._turn = asyncio.Lock()
         self._at_once = 0
+
+    @property
+    def works(self) -> bool:
+        """Whether the network is at work."""
+        return self._turn.locked()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request; every response bears the same protecting headers."""
@@ -109,7 +115,7 @@ class Demo:
         return StreamingResponse(self._steps(content, weights), headers=headers)
 
     async def _steps(self, content: bytes, weights: str) -> AsyncIterator[bytes]:
-        if self._turn.locked():
+        if self.works:
             yield _line(state="waiting", ahead=self._at_once - 1)
         async with self._turn:
             yield _line(state="working")
@@ -138,16 +144,11 @@ def listen(port: int) -> socket.socket:
         raise ParamsError(f"--port {port}: {error.strerror}. Leave it out for a free one.") from None
 
 
-def serve(demo: Demo, listening: socket.socket) -> None:
+class Server(uvicorn.Server):
     """Answers requests until Ctrl-C."""
-    with contextlib.suppress(KeyboardInterrupt):
-        answering(demo).run(sockets=[listening])
 
-
-def answering(demo: Demo) -> uvicorn.Server:
-    """The server that answers, not started yet."""
-    return uvicorn.Server(
-        uvicorn.Config(
+    def __init__(self, demo: Demo) -> None:
+        config = uvicorn.Config(
             demo,
             lifespan="off",
             ws="none",
@@ -156,7 +157,14 @@ def answering(demo: Demo) -> uvicorn.Server:
             server_header=False,
             proxy_headers=False,
         )
-    )
+        super().__init__(config)
+        self._demo = demo
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Ends at once even where a picture is worked on: nothing interrupts a network, and no file is half written."""
+        if self._demo.works:
+            os._exit(0)
+        super().handle_exit(sig, frame)
 
 
 HEADERS = {

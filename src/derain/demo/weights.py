@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from derain import artifacts, console
 from derain.types import DataError, ParamsError
 
-SUFFIXES = (".safetensors", ".pth", ".pt")
+SUFFIXES = {".safetensors": "", ".onnx": "exported to ONNX", ".pth": "a published checkpoint"}
+"""Files of networks, and what those are that do not say it themselves."""
 
 
 class Choice(NamedTuple):
@@ -36,7 +37,7 @@ def at_hand(given: Sequence[Path]) -> list[Choice]:
         where = ", ".join(map(str, given))
         raise ParamsError(f"no weights in {where}: run `dvc repro` there, or name files or a folder with --weights")
     by_checksum = {of["sha256"]: of for of in made.values() if "sha256" in of}
-    return [Choice(path, _about(of, by_checksum)) for path, of in made.items()]
+    return [Choice(path, SUFFIXES.get(path.suffix) or _about(of, by_checksum)) for path, of in made.items()]
 
 
 def _networks_of(folder: Path) -> dict[Path, dict[str, Any]]:
@@ -50,8 +51,8 @@ def _networks_of(folder: Path) -> dict[Path, dict[str, Any]]:
 
 
 def _made_by(path: Path) -> dict[str, Any]:
-    """What made the weights; nothing for a checkpoint of others, which does not say."""
-    if path.suffix != ".safetensors":
+    """What made the weights; nothing where the file does not say."""
+    if SUFFIXES.get(path.suffix):
         return {}
     _, made = artifacts.load(path)
     if "backbone" not in made:
@@ -60,8 +61,6 @@ def _made_by(path: Path) -> dict[str, Any]:
 
 
 def _about(made: Mapping[str, Any], by_checksum: Mapping[str, Mapping[str, Any]]) -> str:
-    if not made:
-        return "a published checkpoint"
     size = ", ".join(f"{count} {what}" for what, count in made[made["backbone"]].items())
     parts = [" → ".join(_learned(made, by_checksum)), made.get("strategy"), f"{made['backbone']} ({size})"]
     return " · ".join(part for part in parts if part)
