@@ -131,8 +131,8 @@ class TestAnswer:
             (b"<html>hello</html>", "not a picture"),
             (encoded(noise())[:-200], "cannot be read"),
             (encoded(noise(1, 1)), "not finite"),
-            (encoded(np.zeros((8000, 7000), np.uint8)), "7000x8000 pixels are more"),
-            (encoded(np.zeros((14000, 14000), np.uint8)), "pixels"),
+            (encoded(np.zeros((8000, 7000), np.uint8)), "7000 × 8000 pixels are more than the 50 million"),
+            (encoded(np.zeros((14000, 14000), np.uint8)), "has more than"),
         ],
         ids=["empty", "html", "cut", "not finite", "large", "bomb"],
     )
@@ -144,6 +144,15 @@ class TestAnswer:
         assert reply.steps[-1]["state"] == "failed"
         assert message in reply.steps[-1]["error"]
         assert derain(demo, encoded(noise())).steps[-1]["state"] == "done"
+
+    @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP", "BMP"])
+    def test_a_file_cut_anywhere_gives_a_message_or_a_whole_picture(self, demo: Served, kind: str) -> None:
+        content = encoded(noise(40, 60), kind)
+        for percent in range(0, 100, 7):
+            last = derain(demo, content[: len(content) * percent // 100]).steps[-1]
+            assert last["state"] == "failed" or (last["width"], last["height"]) == (60, 40)
+            assert last["state"] == "done" or "Traceback" not in last["error"]
+        assert derain(demo, content).steps[-1]["state"] == "done"
 
     def test_weights_that_became_unusable_give_a_message(self, tmp_path: Path) -> None:
         def load(path: Path) -> Any:

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from derain.data.pictures import read_picture
 from derain.report.slider import jpeg, scaled_down
@@ -53,28 +53,16 @@ def answer(content: bytes, network: Restorer) -> Answer:
         DataError: it is no picture, damaged, or too large.
         NumericError: the network's estimate is not finite.
     """
-    _check_size(content)
     rainy = read_picture(io.BytesIO(content), "This file")
+    height, width = rainy.shape[:2]
+    if height * width > MOST_PIXELS:
+        most = MOST_PIXELS // 10**6
+        raise DataError(f"{width} × {height} pixels are more than the {most} million of this page. Use `derain run`.")
     derained = network.restore(rainy)
     encoded = io.BytesIO()
     Image.fromarray(derained).save(encoded, "PNG")
-    height, width = rainy.shape[:2]
     file = Part("file", "image/png", encoded.getvalue())
     return Answer(width, height, ".png", (_shown("rainy", rainy), _shown("derained", derained), file))
-
-
-def _check_size(content: bytes) -> None:
-    """Reads only the file's head; what is no picture at all is left to whoever decodes it."""
-    try:
-        with Image.open(io.BytesIO(content)) as opened:
-            width, height = opened.size
-    except (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError):
-        return
-    if width * height > MOST_PIXELS:
-        raise DataError(
-            f"{width}x{height} pixels are more than this page takes ({MOST_PIXELS // 10**6} million): "
-            "use `derain run`, or cut the picture."
-        )
 
 
 def _shown(name: str, picture: NDArray[np.uint8]) -> Part:
