@@ -283,6 +283,11 @@ class TestDemo:
         assert "larger than 64 MiB" in page.get_by_role("alert").inner_text()
         assert sent == []
 
+    def test_several_pictures_at_once_are_refused(self, demo: Served, view: Callable[..., Page]) -> None:
+        page = view(demo.url)
+        hand_over(page, "drop", "rain.png", png(), count=2)
+        assert "One picture at a time" in page.get_by_role("alert").inner_text()
+
     def test_other_weights_derain_the_same_picture_again(self, demo: Served, view: Callable[..., Page]) -> None:
         page = view(demo.url)
         choice = page.get_by_label("Weights")
@@ -326,19 +331,19 @@ class TestDemo:
         context.close()
 
 
-def hand_over(page: Page, how: str, name: str, content: bytes) -> None:
+def hand_over(page: Page, how: str, name: str, content: bytes, count: int = 1) -> None:
     """Drops a file on the page, or pastes it."""
     page.evaluate(
-        """([how, name, content]) => {
+        """([how, name, content, count]) => {
             const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
             const carried = new DataTransfer();
-            carried.items.add(new File([bytes], name));
+            for (let k = 0; k < count; k++) carried.items.add(new File([bytes], name));
             const event = how === "drop"
                 ? new DragEvent("drop", { dataTransfer: carried, bubbles: true, cancelable: true })
                 : new ClipboardEvent("paste", { clipboardData: carried, bubbles: true });
             document.querySelector("main").dispatchEvent(event);
         }""",
-        [how, name, base64.b64encode(content).decode()],
+        [how, name, base64.b64encode(content).decode(), count],
     )
 
 

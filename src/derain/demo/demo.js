@@ -27,6 +27,10 @@ for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
 
 function take(files) {
   if (files.length === 0) return; // text was pasted, or the choice was cancelled
+  if (files.length > 1) {
+    complain("One picture at a time, please. For many there is `derain run`.");
+    return;
+  }
   picture = files[0];
   derain();
 }
@@ -56,8 +60,7 @@ async function derain() {
     if (mine !== request) return;
     the("result").hidden = true;
     const reason = problem instanceof Problem ? problem.message : "The connection broke off. Is derain demo still running?";
-    the("error").textContent = file.name + ": " + reason;
-    the("error").hidden = false;
+    complain(file.name + ": " + reason);
   } finally {
     clearInterval(clock);
     if (mine === request) {
@@ -66,6 +69,11 @@ async function derain() {
       the("result").classList.remove("stale");
     }
   }
+}
+
+function complain(text) {
+  the("error").textContent = text;
+  the("error").hidden = false;
 }
 
 class Problem extends Error {}

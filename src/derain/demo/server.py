@@ -11,7 +11,8 @@ import asyncio
 import json
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -91,32 +92,29 @@ class Demo:
 
     async def _derain(self, request: Request, send: Send) -> None:
         if self._at_once == MOST_AT_ONCE:
-            refusal = _error(503, f"{MOST_AT_ONCE} pictures are being worked on already. Try again in a moment.")
-            await refusal(request.scope, request.receive, send)
+            message = f"{MOST_AT_ONCE} pictures are being worked on already. Try again in a moment."
+            await _error(503, message)(request.scope, request.receive, send)
             return
         self._at_once += 1
         try:
-            response = await self._response(request)
-            await response(request.scope, request.receive, send)
+            weights = request.query_params.get("weights", "")
+            content = await _body(request)
+            if weights not in self._choices:
+                await _error(400, "There are no such weights. Reload the page.")(request.scope, request.receive, send)
+            elif content is None:
+                await _error(413, TOO_LARGE)(request.scope, request.receive, send)
+            else:
+                # Closed here, so that who leaves in the middle of a line holds up nobody.
+                async with aclosing(self._steps(content, weights)) as steps:
+                    await StreamingResponse(steps, headers=STREAMED)(request.scope, request.receive, send)
         except ClientDisconnect:
             pass
         finally:
             self._at_once -= 1
 
-    async def _response(self, request: Request) -> Response:
-        weights = request.query_params.get("weights", "")
-        if weights not in self._choices:
-            return _error(400, "There are no such weights. Reload the page.")
-        content = await _body(request)
-        if content is None:
-            return _error(413, TOO_LARGE)
-        # The answer to a POST is stored nowhere; told "no-store" besides, Chromium now and then aborts a stream's end.
-        headers = {"Cache-Control": "no-cache"}
-        return StreamingResponse(self._steps(content, weights), headers=headers)
-
-    async def _steps(self, content: bytes, weights: str) -> AsyncIterator[bytes]:
+    async def _steps(self, content: bytes, weights: str) -> AsyncGenerator[bytes]:
         if self.works:
-            yield _line(state="waiting", ahead=self._at_once - 1)
+            yield _line(state="waiting")
         async with self._turn:
             yield _line(state="working")
             try:
@@ -174,6 +172,8 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+STREAMED = {"Cache-Control": "no-cache"}
+"""The answer to a POST is stored nowhere; told "no-store" besides, Chromium now and then aborts a stream's end."""
 
 
 async def _body(request: Request) -> bytes | None:

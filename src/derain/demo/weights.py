@@ -42,7 +42,7 @@ def at_hand(given: Sequence[Path]) -> list[Choice]:
 
 def _networks_of(folder: Path) -> dict[Path, dict[str, Any]]:
     found = {}
-    for path in sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES):
+    for path in sorted(path for path in folder.glob("*") if path.suffix in SUFFIXES):
         try:
             found[path] = _made_by(path)
         except DataError as error:
