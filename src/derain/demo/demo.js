@@ -41,9 +41,9 @@ async function derain() {
   const mine = request;
   const file = picture;
   const began = performance.now();
-  const seconds = () => ((performance.now() - began) / 1000).toFixed(0) + " s";
+  const seconds = (digits) => ((performance.now() - began) / 1000).toFixed(digits) + " s";
   let doing = "Reading " + file.name;
-  const say = () => { the("doing").textContent = doing + " … " + seconds(); };
+  const say = () => { the("doing").textContent = doing + " … " + seconds(0); };
   the("error").hidden = true;
   the("progress").hidden = false;
   the("result").classList.add("stale");
@@ -55,7 +55,7 @@ async function derain() {
       doing = step.state === "waiting" ? "Waiting for another picture" : "Taking the rain off " + file.name;
       say();
     });
-    if (mine === request) await show(file, answer, seconds());
+    if (mine === request) await show(file, answer, seconds(1));
   } catch (problem) {
     if (mine !== request) return;
     the("result").hidden = true;
