@@ -28,8 +28,8 @@ from torch import Tensor
 from derain import console, params, paths
 from derain.data.pack import Pack
 from derain.data.sources import pack_set
-from derain.evaluation.evaluate import Scores, evaluate
-from derain.evaluation.quality import PROTOCOLS
+from derain.evaluation.evaluate import evaluate
+from derain.evaluation.quality import PROTOCOLS, RowScores
 from derain.hardware import Hardware, choose
 from derain.params import Mix, Params
 from derain.report.summary import MAIN, profile, summarize
@@ -87,12 +87,13 @@ class Seed:
     def __init__(self, hardware: Hardware, folder: Path) -> None:
         self.hardware, self.folder = hardware, folder
         self.first: dict[str, Learned] = {}
+        self.packs: dict[tuple[str, str], Pack] = {}
 
     def run(self, settings: Params) -> dict[str, Any]:
         """A whole stream under one strategy: its metrics/summary.json."""
         # Evaluation is in fp32, as in the pipeline.
         exact = Hardware(self.hardware.device, "fp32")
-        scores: dict[str, dict[str, Scores]] = {test: {} for test in settings.tests}
+        scores: dict[str, dict[str, RowScores]] = {test: {} for test in settings.tests}
         facts: dict[str, dict[str, Any]] = {}
         weights: dict[str, Tensor] | None = None
         mask: Mask | None = None
@@ -121,14 +122,16 @@ class Seed:
         """A split of a data set, packed when it is first asked for."""
         if not (self.folder / name).exists():
             pack_set(name, settings.datasets[name], self.folder / name, settings.data, settings.seed)
-        return Pack.open(self.folder / name, split)
+        if (name, split) not in self.packs:
+            self.packs[name, split] = Pack.open(self.folder / name, split)
+        return self.packs[name, split]
 
 
 def main() -> None:
     chosen = arguments()
     settings = params.check(chosen.params)
     hardware = choose(settings.device, settings.precision, settings.threads)
-    record = begun(chosen.record, settings, hardware)
+    record = begun(chosen.record, settings)
     for seed in chosen.seeds:
         with tempfile.TemporaryDirectory() as folder:
             runs = Seed(hardware, Path(folder))
@@ -137,9 +140,15 @@ def main() -> None:
                     continue
                 console.say(f"{label}, seed {seed}")
                 asked = STRATEGIES[label](settings.model_copy(update={"seed": seed}))
-                record["runs"].append(
-                    {"label": label, "strategy": asked.strategy, "seed": seed, "summary": runs.run(asked)}
-                )
+                run = {
+                    "label": label,
+                    "strategy": asked.strategy,
+                    "seed": seed,
+                    "machine": f"{processor()}, {settings.threads} threads, {hardware.precision}",
+                    "date": date.today().isoformat(),
+                    "summary": runs.run(asked),
+                }
+                record["runs"].append(run)
                 record["runs"].sort(key=lambda run: (list(STRATEGIES).index(run["label"]), run["seed"]))
                 paths.write_json(chosen.record, record)
     console.say(f"wrote {chosen.record}: {len(record['runs'])} runs")
@@ -154,14 +163,12 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def begun(record: Path, settings: Params, hardware: Hardware) -> dict[str, Any]:
+def begun(record: Path, settings: Params) -> dict[str, Any]:
     """The record with the runs it has of this profile; without any where it is of another one."""
     content = json.loads(record.read_text()) if record.exists() else {"runs": []}
     same = content.get("profile") == profile(settings)
     return {
         "protocol": f"{MAIN}: {PROTOCOLS[MAIN].description}",
-        "machine": f"{processor()}, {settings.threads} threads, {hardware.precision}",
-        "date": date.today().isoformat(),
         "profile": profile(settings),
         "runs": content["runs"] if same else [],
     }

@@ -51,6 +51,29 @@ def test_photographs_of_ones_own(tmp_path: Path) -> None:
     assert len(train) // 2 + len(test) == 12, "two rains a training photograph, one a test photograph"
 
 
+def test_a_set_is_whole_or_as_it_was(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "rainy", ["1.png", "2.png"], 0)
+    write_pictures(tmp_path / "clean", ["1.png", "2.png"], 1)
+    good = Folders(rainy=str(tmp_path / "rainy"), clean=str(tmp_path / "clean"))
+    missing = Folders(rainy=str(tmp_path / "nowhere"), clean=str(tmp_path / "clean"))
+    folder = tmp_path / "sets/mine"
+    (tmp_path / "rainy/2.png").write_bytes((tmp_path / "rainy/2.png").read_bytes()[:40])
+    half = Pairs(source="pairs", train=Folders(rainy=str(tmp_path / "clean"), clean=str(tmp_path / "clean")), test=good)
+    for broken in (half, Pairs(source="pairs", train=good, test=missing)):
+        with pytest.raises(DataError):
+            pack_set("mine", broken, folder, DATA, 0)
+        assert not list(folder.parent.glob("*")), "no split appears where another one fails"
+    write_pictures(tmp_path / "mended", ["1.png", "2.png"], 2)
+    mended = Folders(rainy=str(tmp_path / "mended"), clean=str(tmp_path / "clean"))
+    pack_set("mine", Pairs(source="pairs", train=mended, test=mended), folder, DATA, 0)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(DataError):
+        pack_set("mine", half, folder, DATA, 0)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    pack_set("mine", Pairs(source="pairs", test=mended), folder, DATA, 0)
+    assert {path.name for path in folder.iterdir()} == {"test.pack", "test.json"}, "nothing of the old set stays"
+
+
 def test_an_unknown_kind_names_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match="heavy"):
         pack_set("x", Rendered(source="rendered", kind="snow"), tmp_path / "out", DATA, 0)

@@ -12,11 +12,9 @@ from typing import Any
 import pytest
 
 from derain import params as parameters
-from derain.evaluation import evaluate
-from derain.evaluation.quality import Quality
+from derain.evaluation.quality import Quality, Scores
 from derain.params import Params
-from derain.report import summary
-from derain.report.summary import Scores, forgetting_csv, profile, read, summarize
+from derain.report.summary import forgetting_csv, profile, read, summarize
 from derain.types import DataError, NumericError
 
 # PSNR under matlab-y after each task; SSIM is a hundredth of it, and RGB is 1 dB (0.01) lower throughout.
@@ -198,7 +196,3 @@ def test_the_profile_survives_json_and_a_file(tmp_path: Path) -> None:
     copied.write_text(original.read_text().replace("lr: 0.001", "lr: 1e-3"))
     recorded = json.loads(json.dumps(profile(parameters.load(original))))
     assert recorded == profile(parameters.load(copied))
-
-
-def test_the_row_of_doing_nothing_bears_the_name_that_evaluation_gives_it() -> None:
-    assert summary.INPUT == evaluate.INPUT

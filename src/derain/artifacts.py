@@ -88,10 +88,11 @@ def load_network(path: Path | str, device: torch.device | str = "cpu") -> nn.Mod
     """
     path = Path(path)
     if path.suffix in {".pth", ".pt"}:
+        weights = _read_published(path)
         try:
-            network = load_plugin("backbones", "prenet").from_published(_read_published(path))
+            network = load_plugin("backbones", "prenet").from_published(weights)
         except DataError as error:
-            raise DataError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from None
+            raise DataError(f"{path}: {error}") from None
     else:
         weights, made = load(path)
         if "backbone" not in made:

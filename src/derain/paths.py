@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from derain.types import DataError
 
@@ -40,26 +42,38 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         DataError: it cannot be written; what lay there before is unchanged.
     """
+    with new_file(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def new_file(path: Path, outdated: Path | None = None) -> Iterator[BinaryIO]:
+    """A file to write into that appears under `path` when the block ends well, and not at all otherwise.
+
+    Args:
+        outdated: a file that describes what lay there before; it is removed just before the new content appears.
+
+    Raises:
+        DataError: it cannot be written; what lay there before is unchanged.
+    """
     try:
-        _write(path, content)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.chmod(0o644)
+            if outdated is not None:
+                outdated.unlink(missing_ok=True)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        _fsync_folder(path.parent)
     except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror}.") from None
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    _fsync_folder(path.parent)
+        raise DataError(f"{path} cannot be written: {error.strerror or error}.") from None
 
 
 def write_json(path: Path, content: Any) -> None:

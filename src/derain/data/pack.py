@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from array import array
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, Self
@@ -25,6 +23,7 @@ import numpy as np
 
 from derain.console import track
 from derain.data import sha256_of
+from derain.paths import new_file, write_atomically
 from derain.types import DataError, Pair
 
 FORMAT = 1
@@ -41,7 +40,6 @@ def write_pack(
     stride: int | None = None,
     flip: bool = False,
     description: Mapping[str, object] | None = None,
-    total: int | None = None,
 ) -> None:
     """Writes `<folder>/<split>.pack` and `.json`; both appear only when they are complete.
 
@@ -56,24 +54,22 @@ def write_pack(
         flip: each pair is followed by its mirror image, left and right exchanged, as PReNet does with RainTrainL.
             Costs no space: the index says it.
         description: where the pairs come from, as JSON values; kept in the .json file.
-        total: number of pairs, for the progress bar, where `pairs` has no length.
 
     Raises:
         DataError: no pair at all, a pair whose pictures differ in size, a name that occurs twice, or no space left.
     """
     path, manifest_path = _paths(folder, split)
     # Without the old description removed, a reader between the two renames would find it beside the new pixels.
-    with _new_file(path, outdated=manifest_path) as file:
+    with new_file(path, outdated=manifest_path) as file:
         writer = _Writer(file)
-        for pair in track(pairs, f"packing {folder.name} {split}", total):
+        for pair in track(pairs, f"packing {folder.name} {split}"):
             writer.add(pair, mirrored=False)
             if flip:
                 writer.add(pair._replace(name=f"{pair.name}-flipped"), mirrored=True)
         if not writer.names:
             raise DataError(f"{folder.name}: its {split} set is empty: a set needs at least one pair of pictures")
         manifest = writer.finish() | {"format": FORMAT, "stride": stride, "description": dict(description or {})}
-    with _new_file(manifest_path) as file:
-        file.write(_encode(manifest))
+    write_atomically(manifest_path, _encode(manifest))
 
 
 class Pack:
@@ -83,14 +79,12 @@ class Pack:
         path: the .pack file.
         sha256: its checksum.
         stride: distance in pixels between the patches of `grid`; None: the patch size.
-        description: what `write_pack` was told about the pairs.
     """
 
     def __init__(self, path: Path, manifest: Mapping[str, Any]) -> None:
         self.path = path
         self.sha256: str = manifest["sha256"]
         self.stride: int | None = manifest["stride"]
-        self.description: Mapping[str, Any] = manifest["description"]
         self._bytes = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
         pixels, table = manifest["pixels"], manifest["table"]
         self._table = np.frombuffer(self._bytes[pixels : pixels + table].tobytes(), dtype="<i8").reshape(-1, 5)
@@ -102,12 +96,8 @@ class Pack:
             raise _damaged(path)
 
     @classmethod
-    def open(cls, folder: Path, split: str, verify: bool = True) -> Self:
-        """Opens the pack that `write_pack` wrote there.
-
-        Args:
-            verify: compares the SHA-256 of all pixels and of the index (about a second per GB). Otherwise only the
-                sizes and the index's bounds are checked.
+    def open(cls, folder: Path, split: str) -> Self:
+        """Opens the pack that `write_pack` wrote there, and verifies its checksum (about a second per GB).
 
         Raises:
             DataError: missing, damaged, or of another format; names the command that makes it again.
@@ -118,7 +108,7 @@ class Pack:
             size = path.stat().st_size
         except OSError:
             raise _missing(path) from None
-        if size != manifest["size"] or (verify and sha256_of(path) != manifest["sha256"]):
+        if size != manifest["size"] or sha256_of(path) != manifest["sha256"]:
             raise _damaged(path)
         return cls(path, manifest)
 
@@ -322,27 +312,3 @@ def _missing(path: Path) -> DataError:
 
 def _damaged(path: Path) -> DataError:
     return DataError(f"{path} is damaged: run `{_remake(path)}` to make it again")
-
-
-@contextmanager
-def _new_file(path: Path, outdated: Path | None = None) -> Iterator[BinaryIO]:
-    """A file that appears under `path`, and removes `outdated`, when the block ends well, and not at all otherwise."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        if outdated is not None:
-            outdated.unlink(missing_ok=True)
-        part.replace(path)
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror or error}") from None
-    finally:
-        part.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

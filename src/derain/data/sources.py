@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,7 +17,7 @@ from derain.data.benchmark import BENCHMARKS
 from derain.data.pack import write_pack
 from derain.data.rain import KINDS
 from derain.params import Benchmark, Data, DataSet, Folders, Mix, Pairs, Params, Rendered
-from derain.types import Pair, ParamsError
+from derain.types import DataError, Pair, ParamsError
 
 SplitName = Literal["train", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "test")
@@ -40,12 +43,28 @@ def pack_set(name: str, definition: DataSet, folder: Path, data: Data, seed: int
         ParamsError: the definition names what does not exist.
     """
     splits = {split: split_of(definition, split, data, seed) for split in SPLITS}
-    for split, content in splits.items():
-        if content is None:
-            continue
-        say(f"{name}: packing the {split} split")
-        described = definition.model_dump(exclude_none=True)
-        write_pack(folder, split, content.pairs, stride=content.stride, flip=content.flip, description=described)
+    described = definition.model_dump(exclude_none=True)
+    with _new_folder(folder) as packed:
+        for split, content in splits.items():
+            if content is None:
+                continue
+            say(f"{name}: packing the {split} split")
+            write_pack(packed, split, content.pairs, stride=content.stride, flip=content.flip, description=described)
+
+
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """A folder of that name elsewhere, which takes the place of `folder` when the block ends well."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as beside:
+            new = Path(beside) / folder.name
+            yield new
+            if folder.exists():
+                shutil.rmtree(folder)
+            new.replace(folder)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be written: {error.strerror or error}.") from None
 
 
 def check_sets(params: Params) -> None:

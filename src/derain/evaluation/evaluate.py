@@ -10,19 +10,13 @@ from torch import nn
 
 from derain.console import track
 from derain.evaluation import quality
-from derain.evaluation.quality import PROTOCOLS, Quality
+from derain.evaluation.quality import INPUT, PROTOCOLS, Quality, RowScores, Scores
 from derain.inference import estimate
 from derain.types import DataError, Pair
 
 if TYPE_CHECKING:
     from derain.data.pack import Pack
     from derain.hardware import Hardware
-
-# The name of the do-nothing baseline, the rainy input itself, among the columns' rows.
-INPUT = "input"
-
-# For each protocol and picture: its quality.
-Scores = Mapping[str, Mapping[str, Quality]]
 
 
 class Shown(NamedTuple):
@@ -34,7 +28,7 @@ class Shown(NamedTuple):
 
 def evaluate(
     pack: Pack, networks: Mapping[str, nn.Module], hardware: Hardware, shown: int
-) -> tuple[dict[str, Scores], list[Shown]]:
+) -> tuple[dict[str, RowScores], list[Shown]]:
     """Scores every network on every pair of a test split, whole pictures, under every protocol.
 
     Args:
@@ -81,7 +75,7 @@ def means(pictures: Mapping[str, Quality]) -> dict[str, float]:
     return {"psnr": mean.psnr, "ssim": mean.ssim}
 
 
-def as_lists(scores: Mapping[str, Scores]) -> dict[str, dict[str, dict[str, list[float]]]]:
+def as_lists(scores: Scores) -> dict[str, dict[str, dict[str, list[float]]]]:
     """Scores as JSON: by task, protocol and picture, [PSNR, SSIM]."""
     return {
         row: {name: {picture: list(value) for picture, value in of.items()} for name, of in protocols.items()}

@@ -48,6 +48,14 @@ class Quality(NamedTuple):
     ssim: float
 
 
+INPUT = "input"
+"""The row of the scores that doing nothing gives: the rainy pictures themselves."""
+RowScores = Mapping[str, Mapping[str, Quality]]
+"""The quality of one row (doing nothing, or the network after a task) on one test set: by protocol and picture."""
+Scores = Mapping[str, RowScores]
+"""The quality on one test set by row, `INPUT` or a task's name."""
+
+
 @dataclass(frozen=True)
 class Protocol:
     """A set of conventions under which PSNR and SSIM are comparable.

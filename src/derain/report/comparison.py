@@ -18,24 +18,24 @@ from derain.types import DataError
 
 
 class RecordedRun(BaseModel):
-    """One run of metrics/recorded.json: its label in the table, and its metrics/summary.json."""
+    """A run of metrics/recorded.json: its label in the table, where and when it was made, its metrics/summary.json."""
 
     model_config = ConfigDict(frozen=True)
 
     label: str
     strategy: str
     seed: int
+    machine: str
+    date: str
     summary: Summary
 
 
 class Recorded(BaseModel):
-    """metrics/recorded.json: runs of all strategies, where and when they were made, and of which `profile`."""
+    """metrics/recorded.json: runs of all strategies, and of which `profile` they are."""
 
     model_config = ConfigDict(frozen=True)
 
     protocol: str = ""
-    machine: str = ""
-    date: str = ""
     profile: dict[str, Any] = {}
     runs: list[RecordedRun] = []
 
@@ -53,12 +53,14 @@ class Recorded(BaseModel):
 
     @property
     def note(self) -> str:
-        """What the recorded rows are, in one line: machine, date, number of seeds."""
+        """What the recorded rows are, in one line: machines, dates, number of seeds."""
+        machines = " and ".join(dict.fromkeys(run.machine for run in self.runs))
+        dates = " to ".join(sorted({min(run.date for run in self.runs), max(run.date for run in self.runs)}))
         seeds = {len({run.seed for run in runs}) for runs in self.by_label.values()}
         few, many = min(seeds), max(seeds)
         count = f"{few} seed{'s' * (few != 1)}" if few == many else f"{few} to {many} seeds"
         spread = ", mean ± standard deviation" if many > 1 else ""
-        return f"recorded on {self.machine}, {self.date}, {count} each{spread}"
+        return f"recorded on {machines}, {dates}, {count} each{spread}"
 
 
 class Spread(NamedTuple):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from html import escape
+from importlib import resources
+from string import Template
 
 _VOID = frozenset({"br", "col", "img", "input"})
 
@@ -41,3 +43,21 @@ def _escaped(part: str) -> str:
 def scrolling(table: Markup, label: str) -> Markup:
     """A table that scrolls sideways on a narrow screen, by keyboard too."""
     return element("div", table, class_="scroll", tabindex=0, role="region", aria_label=label)
+
+
+def document(title: str, main: Markup, style: Iterable[str], script: Iterable[str] = ()) -> str:
+    """A whole page that needs nothing beside it: the house's style, the slider's script, and the page's own.
+
+    `style` and `script` are texts of CSS and JavaScript, as they are.
+    """
+    return Template(asset("template.html")).substitute(
+        title=join([title]),
+        main=main,
+        style="\n".join([asset("house.css"), asset("slider.css"), *style]),
+        script="\n".join([asset("slider.js"), *script]),
+    )
+
+
+def asset(name: str, package: str = "derain.report") -> str:
+    """The text of a file that lies in the package: a template, a style, a script."""
+    return resources.files(package).joinpath(name).read_text(encoding="utf-8")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import resources
 from statistics import fmean
-from string import Template
 from typing import Any
 
 import yaml
@@ -15,7 +13,7 @@ from derain.params import Mix, Params, Rendered
 from derain.report import charts, comparison, tables
 from derain.report.charts import Cell, Line
 from derain.report.comparison import Recorded, Row
-from derain.report.markup import Markup, element, join, scrolling
+from derain.report.markup import Markup, asset, document, element, join, scrolling
 from derain.report.pictures import before_and_after
 from derain.report.results import Coverage, Results
 from derain.report.summary import Summary, after_each_task
@@ -56,9 +54,8 @@ def build(params: Params, summary: Summary, results: Results, recorded: Recorded
         before_and_after(params, results),
         _footer(params, results),
     ]
-    template = resources.files("derain.report").joinpath("template.html").read_text(encoding="utf-8")
     title = join(["De-raining: ", stream(params)])
-    return Template(template).substitute(title=title, main=element("main", *sections))
+    return document(title, element("main", *sections), [asset("report.css")])
 
 
 def _header(params: Params, results: Results) -> Markup:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,10 +9,12 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from derain.evaluation.quality import INPUT, Scores
 from derain.params import Params
 from derain.report.markup import Markup, element
 from derain.report.results import Results
-from derain.report.summary import INPUT, MAIN, Scores
+from derain.report.slider import Embedded, as_it_is, as_jpeg, slider
+from derain.report.summary import MAIN
 from derain.report.wording import learned_in
 from derain.types import DataError
 
@@ -22,14 +23,6 @@ LOSSLESS_BUDGET = 6_000_000
 LONGEST_SIDE = 1024
 """Pixels; a longer picture is scaled down, so that a page of large photographs opens too."""
 QUALITY = 92
-
-
-class Embedded(NamedTuple):
-    """A picture as the value of an image's src, and its size in pixels."""
-
-    source: str
-    width: int
-    height: int
 
 
 class Caption(NamedTuple):
@@ -99,15 +92,8 @@ def _embedded(file: Path, content: bytes, lossless: bool) -> Embedded:
     except (OSError, SyntaxError):
         raise DataError(f"{file} is damaged or no PNG. Run `dvc repro`.") from None
     if lossless and max(picture.size) <= LONGEST_SIDE:
-        return Embedded(_uri("png", content), *picture.size)
-    picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Image.Resampling.LANCZOS)
-    encoded = io.BytesIO()
-    picture.save(encoded, "JPEG", quality=QUALITY, optimize=True)
-    return Embedded(_uri("jpeg", encoded.getvalue()), *picture.size)
-
-
-def _uri(kind: str, content: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+        return as_it_is("png", content, picture)
+    return as_jpeg(picture, LONGEST_SIDE, QUALITY)
 
 
 def _shown(params: Params) -> list[str]:
@@ -131,32 +117,8 @@ def _captions(params: Params, scores: Scores, pair: str) -> dict[str, Caption]:
 
 
 def _pair(key: str, name: str, pictures: Mapping[str, Embedded], captions: Mapping[str, Caption]) -> Markup:
-    figures = [_figure(f"{key}-{shows}", name, picture, captions[shows]) for shows, picture in pictures.items()]
+    figures = [picture.figure(f"{key}-{shows}", name, *captions[shows]) for shows, picture in pictures.items()]
     _, last, _ = list(pictures)[-3:]
-    slider = element(
-        "div",
-        element("span", "rainy", class_="left"),
-        element("span", "de-rained", class_="right"),
-        element("input", type="range", min=0, max=100, value=50, aria_label=f"{name}: percent of it rainy"),
-        class_="slider",
-        data_over=f"{key}-rainy",
-        data_under=f"{key}-{last}",
-        hidden="hidden",
-    )
+    line = slider(name, f"{key}-rainy", f"{key}-{last}")
     tall = pictures["rainy"].height > pictures["rainy"].width
-    return element("div", slider, element("div", *figures, class_="four"), class_="pair tall" if tall else "pair")
-
-
-def _figure(key: str, name: str, picture: Embedded, caption: Caption) -> Markup:
-    return element(
-        "figure",
-        element(
-            "img",
-            id=key,
-            src=picture.source,
-            width=picture.width,
-            height=picture.height,
-            alt=f"{name}, {caption.what}",
-        ),
-        element("figcaption", caption.what, element("br"), caption.quality),
-    )
+    return element("div", line, element("div", *figures, class_="four"), class_="pair tall" if tall else "pair")

@@ -14,9 +14,8 @@ from typing import Any
 from torch import Tensor
 
 from derain import artifacts, paths
-from derain.evaluation.quality import PROTOCOLS, Quality
+from derain.evaluation.quality import INPUT, PROTOCOLS, Quality, Scores
 from derain.params import Params
-from derain.report.summary import INPUT, Scores
 from derain.types import DataError, NumericError
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from derain.evaluation import continual, quality
-from derain.evaluation.quality import Quality
+from derain.evaluation.quality import INPUT, Quality, Scores
 from derain.params import Params
 from derain.types import DataError, NumericError, Task
 
@@ -22,14 +22,8 @@ MAIN = "matlab-y"
 """The protocol of the numbers that have no other one named beside them."""
 SECOND = "rgb"
 
-INPUT = "input"
-"""The row of the scores that doing nothing gives: the rainy pictures themselves."""
-
 DECIMALS = 4
 """The metrics are rounded to 1e-4 dB and 1e-4 of SSIM, so that a difference in git shows what changed."""
-
-Scores = Mapping[str, Mapping[str, Mapping[str, Quality]]]
-"""The quality on one test set: by row (`INPUT` or a task's name), protocol and picture."""
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 

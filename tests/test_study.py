@@ -1,0 +1,99 @@
+"""The study of strategies over seeds: the same numbers as the stream learned by itself, recorded run by run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from derain import params
+from derain.data.pack import Pack
+from derain.evaluation.evaluate import evaluate
+from derain.hardware import Hardware, choose
+from derain.report import comparison
+from derain.training.stream import learn_stream
+from experiments import study
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def profile(tmp_path: Path) -> Path:
+    """The demo with a tiny network on tiny pairs of its own, of two tasks."""
+    rng = np.random.default_rng(0)
+    content: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
+    from PIL import Image
+
+    content["datasets"] = {}
+    for name in ("first", "second"):
+        for kind in ("rainy", "clean"):
+            (tmp_path / name / kind).mkdir(parents=True)
+            for number in range(2):
+                pixels = rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / name / kind / f"{number}.png")
+        folders = {"rainy": str(tmp_path / name / "rainy"), "clean": str(tmp_path / name / "clean")}
+        content["datasets"][name] = {"source": "pairs", "train": folders, "test": folders}
+    content |= {
+        "threads": 1,
+        "precision": "fp32",
+        "task0": {"dataset": "first"},
+        "stream": {"1": {"dataset": "second", "after": "0"}},
+        "tests": {"first": "learned", "second": "learned"},
+        "prenet": {"channels": 4, "stages": 2, "blocks": 1},
+    }
+    content["train"] |= {"epochs": 2, "steps_per_epoch": 2, "batch": 2, "patch": 16, "milestones": [1]}
+    content["nr"] |= {"samples": 3}
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["study", *words])
+    study.main()
+
+
+def test_a_study_is_recorded_run_by_run_and_goes_on_where_it_was_interrupted(
+    profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = tmp_path / "record.json"
+    run(monkeypatch, str(profile), str(record), "--seeds", "1", "--strategies", "SI", "NR")
+    first = json.loads(record.read_text())
+    assert [(made["label"], made["seed"]) for made in first["runs"]] == [("NR", 1), ("SI", 1)]
+
+    ran: list[tuple[str, int]] = []
+    whole = study.Seed.run
+
+    def interrupted(self: study.Seed, settings: params.Params) -> dict[str, Any]:
+        if ran:
+            raise KeyboardInterrupt
+        ran.append((settings.strategy, settings.seed))
+        return whole(self, settings)
+
+    monkeypatch.setattr(study.Seed, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(monkeypatch, str(profile), str(record), "--seeds", "1", "2", "--strategies", "NR", "SI", "Mix")
+    assert ran == [("si", 1)], "what was recorded is not run again, and Mix is fine-tuning on the union"
+    now = json.loads(record.read_text())
+    assert [(made["label"], made["seed"]) for made in now["runs"]] == [("NR", 1), ("SI", 1), ("Mix", 1)]
+    assert now["runs"][:2] == first["runs"]
+    assert comparison.read_recorded(record).fits(params.load(profile))
+
+
+def test_a_run_gives_the_numbers_of_the_stream_by_itself(profile: Path, tmp_path: Path, hardware: Hardware) -> None:
+    settings = params.load(profile)
+    runs = study.Seed(choose("cpu", "fp32", threads=1), tmp_path / "packs")
+    found = runs.run(study.STRATEGIES["NR"](settings))
+    again = runs.run(study.STRATEGIES["NR"](settings))
+    assert found == again, "the first task is shared, and must not change"
+    packs = {name: Pack.open(tmp_path / "packs" / name, "train") for name in settings.datasets}
+    *_, (last, learned, _) = learn_stream(settings, packs, hardware)
+    test = Pack.open(tmp_path / "packs/first", "test")
+    column, _ = evaluate(test, {last.name: learned.network.eval()}, hardware, shown=0)
+    mean = np.mean([value.psnr for value in column[last.name]["matlab-y"].values()])
+    assert found["psnr"]["first"] == pytest.approx(mean, abs=1e-4)
