@@ -5,9 +5,9 @@ import sys
 from derain import artifacts, params, paths
 from derain.console import run
 from derain.data.pack import Pack
+from derain.data.pictures import write_png
 from derain.evaluation.evaluate import as_lists, evaluate
 from derain.hardware import choose
-from derain.restore.files import write_png
 
 SHOWN = 2
 """Pairs of each test set whose pictures the report shows."""

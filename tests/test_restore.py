@@ -2,49 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from torch import Tensor, nn
 
 from derain.data.pictures import read_picture
 from derain.evaluation.quality import PROTOCOLS, measure
-from derain.hardware import Hardware
-from derain.restore.files import Job, plan, write_png
-from derain.restore.run import derain_files, derain_picture
+from derain.restore.files import Job, plan
 from derain.restore.score import Candidate, as_json, as_rows, candidates, score_files
-from derain.types import DataError, NumericError, ParamsError, Restored
-
-CPU = Hardware(torch.device("cpu"), "fp32")
-
-
-class Darkens(nn.Module):
-    """Stands for a network: subtracts a constant, keeps what it was given."""
-
-    def __init__(self, amount: float = 0.0) -> None:
-        super().__init__()
-        self.amount = amount
-        self.given: list[Tensor] = []
-
-    def forward(self, rainy: Tensor) -> Restored:
-        self.given.append(rainy)
-        return Restored(rainy - self.amount)
-
-
-class Fails(nn.Module):
-    """Stands for a network that raises."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__()
-        self.error = error
-
-    def forward(self, rainy: Tensor) -> Restored:
-        raise self.error
+from derain.types import DataError, ParamsError
 
 
 def picture(height: int = 24, width: int = 31, seed: int = 0) -> np.ndarray:
@@ -64,9 +33,14 @@ class TestPlan:
         (tmp_path / "in/notes.txt").write_text("no picture")
         out = tmp_path / "out"
         assert plan([single, tmp_path / "in"], out) == [
-            Job(single, out / "c.png"),
+            Job(single, out / "c.jpeg"),
             Job(two, out / "a.png"),
-            Job(one, out / "b.png"),
+            Job(one, out / "b.jpg"),
+        ]
+        assert [job.derained.name for job in plan([single, tmp_path / "in"], out, written="JPEG")] == [
+            "c.jpeg",
+            "a.jpg",
+            "b.jpg",
         ]
         assert not out.exists()
 
@@ -76,11 +50,31 @@ class TestPlan:
         assert plan([path, path.parent, roundabout], tmp_path / "out") == [Job(path, tmp_path / "out/a.png")]
 
     def test_two_pictures_for_one_output_are_both_named(self, tmp_path: Path) -> None:
-        first, second = save(tmp_path / "a.png"), save(tmp_path / "a.jpg")
-        with pytest.raises(ParamsError) as raised:
-            plan([first, second], tmp_path / "out")
-        assert str(first) in str(raised.value)
-        assert str(second) in str(raised.value)
+        first, second, third = save(tmp_path / "a.png"), save(tmp_path / "a.jpg"), save(tmp_path / "b/a.png")
+        assert len(plan([first, second], tmp_path / "out")) == 2, "each keeps its suffix"
+        for inputs, written in (([first, second], "PNG"), ([first, third], None)):
+            with pytest.raises(ParamsError) as raised:
+                plan(inputs, tmp_path / "out", written=written)
+            assert all(str(path) in str(raised.value) for path in inputs)
+        compared = save(tmp_path / "b/a.compared.jpg")
+        with pytest.raises(ParamsError, match=r"a\.compared\.jpg"):
+            plan([first, compared], tmp_path / "out", compare=True)
+
+    def test_a_tree_is_kept_and_the_output_folder_is_no_input(self, tmp_path: Path) -> None:
+        for name in ("a.png", "x/a.png", "x/y/b.tif", "out/old.png", "x/.hidden.png"):
+            save(tmp_path / "in" / name)
+        out = tmp_path / "in/out"
+        jobs = plan([tmp_path / "in"], out, recursive=True)
+        assert [str(job.derained.relative_to(out)) for job in jobs] == ["a.png", "x/a.png", "x/y/b.tif"]
+        assert [job.derained.name for job in plan([tmp_path / "in"], out)] == ["a.png"]
+
+    def test_patterns_that_the_shell_left_alone(self, tmp_path: Path) -> None:
+        for name in ("a.png", "x/b.png", "x/c.jpg"):
+            save(tmp_path / "in" / name)
+        jobs = plan([str(tmp_path / "in/**/*.png")], tmp_path / "out")
+        assert [job.derained.name for job in jobs] == ["a.png", "b.png"]
+        save(tmp_path / "in/[1].png")
+        assert [job.rainy.name for job in plan([str(tmp_path / "in/[1].png")], tmp_path / "out")] == ["[1].png"]
 
     def test_a_picture_is_never_overwritten_by_its_own_derained_version(self, tmp_path: Path) -> None:
         path = save(tmp_path / "a.png")
@@ -100,101 +94,6 @@ class TestPlan:
         path = save(tmp_path / "a.png")
         with pytest.raises(ParamsError, match="is a file"):
             plan([path], save(tmp_path / "b.png"))
-
-
-class TestDeraining:
-    def test_a_network_that_changes_nothing_changes_no_grey_level(self) -> None:
-        levels = np.arange(256, dtype=np.uint8)
-        rainy = np.stack([levels, levels[::-1], np.roll(levels, 7)], axis=-1).reshape(16, 16, 3)
-        assert np.array_equal(derain_picture(rainy, Darkens(), CPU), rainy)
-
-    def test_the_network_sees_rgb_in_unit_range_and_its_answer_is_rounded_to_the_nearest(self) -> None:
-        network = Darkens(0.6 / 255)
-        rainy = picture(5, 7)
-        derained = derain_picture(rainy, network, CPU)
-        (given,) = network.given
-        assert given.shape == (1, 3, 5, 7)
-        assert given.dtype == torch.float32
-        assert given[0].permute(1, 2, 0).numpy() == pytest.approx(rainy / 255)
-        # 0.6 grey levels less is one level less to the nearest, and black stays black.
-        assert np.array_equal(derained, np.maximum(rainy.astype(int) - 1, 0))
-        assert derained.dtype == np.uint8
-
-    def test_a_value_that_is_not_finite_is_an_error(self) -> None:
-        with pytest.raises(NumericError, match="not finite"):
-            derain_picture(picture(), Darkens(math.nan), CPU)
-
-    @pytest.mark.parametrize(
-        "error",
-        [
-            torch.OutOfMemoryError("CUDA out of memory"),
-            RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
-            MemoryError(),
-        ],
-    )
-    def test_too_large_a_picture_says_so(self, error: Exception) -> None:
-        with pytest.raises(DataError, match="31x24 pixels do not fit"):
-            derain_picture(picture(), Fails(error), CPU)
-
-    def test_a_fault_of_the_program_is_not_hidden(self) -> None:
-        with pytest.raises(RuntimeError, match="size mismatch"):
-            derain_picture(picture(), Fails(RuntimeError("size mismatch")), CPU)
-
-    def test_a_damaged_picture_is_named_and_the_others_are_done(self, tmp_path: Path) -> None:
-        save(tmp_path / "in/a.png")
-        whole = save(tmp_path / "in/b.jpg").read_bytes()
-        (tmp_path / "in/b.jpg").write_bytes(whole[: len(whole) // 2])
-        save(tmp_path / "in/c.png", picture(seed=1))
-        out = tmp_path / "out"
-        (failure,) = derain_files(plan([tmp_path / "in"], out), Darkens(), CPU)
-        assert "b.jpg" in str(failure)
-        assert sorted(path.name for path in out.iterdir()) == ["a.png", "c.png"]
-        assert np.array_equal(read_picture(out / "c.png"), picture(seed=1))
-
-    @pytest.mark.parametrize("orientation", range(1, 9))
-    def test_the_orientation_that_a_camera_wrote_is_applied(self, tmp_path: Path, orientation: int) -> None:
-        stored = picture(20, 30)
-        exif = Image.Exif()
-        exif[0x0112] = orientation
-        path = save(tmp_path / "a.png", stored, exif=exif)
-        # EXIF 2.3, tag 274: which sides of the scene the stored first row and first column are.
-        upright = {
-            1: stored,
-            2: stored[:, ::-1],
-            3: stored[::-1, ::-1],
-            4: stored[::-1],
-            5: stored.transpose(1, 0, 2),
-            6: stored[::-1].transpose(1, 0, 2),
-            7: stored[::-1, ::-1].transpose(1, 0, 2),
-            8: stored[:, ::-1].transpose(1, 0, 2),
-        }[orientation]
-        assert derain_files([Job(path, tmp_path / "out/a.png")], Darkens(), CPU) == []
-        with Image.open(tmp_path / "out/a.png") as derained:
-            assert derained.getexif().get(0x0112, 1) == 1
-            assert np.array_equal(np.array(derained), upright)
-
-    def test_16_bit_grey_keeps_its_tones(self, tmp_path: Path) -> None:
-        levels = np.arange(256, dtype=np.uint16).reshape(16, 16)
-        path = save(tmp_path / "a.png", levels * np.uint16(257))
-        assert derain_files([Job(path, tmp_path / "out/a.png")], Darkens(), CPU) == []
-        assert np.array_equal(read_picture(tmp_path / "out/a.png"), np.stack([levels] * 3, axis=-1))
-
-    def test_a_failure_of_the_network_names_the_picture_too(self, tmp_path: Path) -> None:
-        path = save(tmp_path / "a.png")
-        (failure,) = derain_files([Job(path, tmp_path / "out/a.png")], Darkens(math.nan), CPU)
-        assert str(path) in str(failure)
-        assert not (tmp_path / "out").exists()
-
-    def test_an_output_that_cannot_be_written_is_named_and_leaves_nothing(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def full_disk(_: int) -> None:
-            raise OSError(28, "No space left on device")
-
-        monkeypatch.setattr("os.fsync", full_disk)
-        with pytest.raises(DataError, match=r"a\.png cannot be written: No space left"):
-            write_png(tmp_path / "out/a.png", picture())
-        assert list((tmp_path / "out").iterdir()) == []
 
 
 class TestScoring:

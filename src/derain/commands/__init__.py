@@ -10,9 +10,13 @@ import argparse
 import re
 from collections.abc import Collection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from derain import console
 from derain.types import DEVICES, DerainError
+
+if TYPE_CHECKING:
+    from derain.restore.network import Network
 
 SOME_FAILED = 3
 
@@ -28,8 +32,30 @@ def network_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="a model of this project (.safetensors) or a published PReNet checkpoint (.pth)",
     )
+    hardware_arguments(parser)
+    parser.add_argument("--tile", type=int, metavar="PIXELS", help="side of the tiles; as memory allows by default")
+    parser.add_argument("--overlap", type=int, metavar="PIXELS", help="of tiles; as far as the network sees by default")
+    parser.add_argument("--max-memory", type=_bytes, metavar="SIZE", help="for one picture, such as 500M or 2G")
+
+
+def hardware_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds where a network runs."""
     parser.add_argument("--device", default="auto", type=device, help="auto (the default), cpu, cuda or cuda:N")
     parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"], help="auto is the default")
+
+
+def load_network(chosen: argparse.Namespace) -> Network:
+    """The network that `network_arguments` name."""
+    from derain.restore import network
+
+    return network.load(chosen.weights, chosen.device, chosen.precision, chosen.tile, chosen.overlap, chosen.max_memory)
+
+
+def _bytes(text: str) -> int:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMG]?)B?", text.upper())
+    if not found:
+        raise argparse.ArgumentTypeError(f"'{text}' is no size such as 500M or 2G")
+    return int(float(found[1]) * {"": 1, "K": 1e3, "M": 1e6, "G": 1e9}[found[2]])
 
 
 def device(text: str) -> str:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from derain import console
-from derain.commands import device
+from derain.commands import hardware_arguments
 from derain.types import ParamsError
 
 HELP = "a local page: drop a picture, see it before and after, download it"
@@ -23,8 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE_OR_FOLDER",
         help="what the page offers; models/, the newest task first, by default",
     )
-    parser.add_argument("--device", default="auto", type=device, help="auto (the default), cpu, cuda or cuda:N")
-    parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16"], help="auto is the default")
+    hardware_arguments(parser)
     parser.add_argument("--port", default=0, type=_port, metavar="N", help="a free one by default")
 
 

@@ -1,15 +1,18 @@
-"""Picture files: listing a folder, decoding one file to 8-bit RGB."""
+"""Picture files: listing a folder, decoding one file to 8-bit RGB, writing one."""
 
 from __future__ import annotations
 
+import io
 import re
 import warnings
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from derain.paths import write_atomically
 from derain.types import DataError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
@@ -59,6 +62,13 @@ def _high_bytes(grey: np.ndarray) -> np.ndarray:
     if grey.dtype.kind == "f" or grey.min() < 0 or grey.max() > 65535:
         raise ValueError("its values are no 8-bit or 16-bit numbers")
     return (grey >> 8).astype(np.uint8)
+
+
+def write_png(path: Path, picture: NDArray[np.uint8]) -> None:
+    """Writes 8-bit RGB of shape (height, width, 3) as PNG, which appears only when it is complete."""
+    encoded = io.BytesIO()
+    Image.fromarray(picture).save(encoded, "PNG")
+    write_atomically(path, encoded.getvalue())
 
 
 def list_pictures(folder: Path) -> list[Path]:

@@ -1,52 +1,145 @@
-"""Takes the rain off pictures, one at a time and whole."""
+"""Takes the rain off pictures: one is read and one is written while the network works on a third."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+import io
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, Literal, Protocol, TypeVar
 
-from derain.data.pictures import read_picture
-from derain.evaluation.quality import to_8_bit
-from derain.restore.files import Job, Picture, write_png
+import numpy as np
+from PIL import Image
+
+from derain.paths import write_atomically
+from derain.restore.files import Job
+from derain.restore.pictures import SUFFIXES, Decoded, Levels, decode, encode, with_bits
 from derain.types import DataError, DerainError
 
-if TYPE_CHECKING:
-    from torch import nn
+_AHEAD = 2
+"""Pictures that are read ahead of the network, and that wait to be written: what bounds memory."""
 
-    from derain.hardware import Hardware
+T = TypeVar("T")
+S = TypeVar("S")
 
 
-def derain_files(jobs: Iterable[Job], network: nn.Module, hardware: Hardware) -> list[DerainError]:
-    """Derains each picture into its file; returns an error naming the file for each that could not be done.
+class Restorer(Protocol):
+    """What takes the rain off: see `derain.restore.network.Network.restore`."""
+
+    def restore(self, rainy: Levels) -> Levels: ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a picture; `seconds` are the network's. `rainy` and `derained` are there while it is done."""
+
+    job: Job
+    status: Literal["done", "skipped", "failed"] = "done"
+    rainy: Decoded | None = None
+    derained: Decoded | None = None
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+    error: DerainError | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The entry of `derain run --json`."""
+        entry: dict[str, Any] = {"input": str(self.job.rainy), "status": self.status}
+        if self.error is not None:
+            return entry | {"reason": str(self.error), "exit_code": self.error.exit_code}
+        entry["output"] = str(self.job.derained)
+        if self.job.compared is not None:
+            entry["compared"] = str(self.job.compared)
+        if self.derained is not None:
+            height, width = self.derained.levels.shape[:2]
+            entry |= {"width": width, "height": height, "bits": self.derained.bits}
+            entry |= {"seconds": round(self.seconds, 3), "notes": list(self.notes)}
+        return entry
+
+
+def derain_files(
+    jobs: Iterable[Job], network: Restorer, bits: int | None = None, skip_existing: bool = False
+) -> Iterator[Outcome]:
+    """Derains each picture into its file, and says of each what became of it, in order.
 
     A picture that fails leaves no file behind and does not keep the others from being done.
+
+    Args:
+        bits: 8 or 16 a channel in the outputs; None: as in the input.
+        skip_existing: leaves pictures alone whose outputs are there already.
     """
-    failures: list[DerainError] = []
-    for job in jobs:
-        try:
-            _derain_file(job, network, hardware)
-        except DerainError as error:
-            failures.append(error)
-    return failures
+
+    def read(job: Job) -> Outcome:
+        if skip_existing and all(path.exists() for path in job[1:] if path):
+            return Outcome(job, "skipped")
+        return _step(Outcome(job), _read)
+
+    def restore(outcome: Outcome) -> Outcome:
+        assert outcome.rainy is not None
+        began = time.perf_counter()
+        derained = derain_picture(outcome.rainy, network, bits)
+        return replace(outcome, derained=derained, seconds=time.perf_counter() - began)
+
+    restored = (_step(outcome, restore) for outcome in _in_background(jobs, read))
+    return _in_background(restored, lambda outcome: _step(outcome, _write))
 
 
-def _derain_file(job: Job, network: nn.Module, hardware: Hardware) -> None:
-    rainy = read_picture(job.rainy)
+def _step(outcome: Outcome, work: Callable[[Outcome], Outcome]) -> Outcome:
+    if outcome.status != "done":
+        return outcome
     try:
-        derained = derain_picture(rainy, network, hardware)
+        return work(outcome)
     except DerainError as error:
-        raise DataError(f"{job.rainy}: {error}") from None
-    write_png(job.derained, derained)
+        shown = str(error) if str(outcome.job.rainy) in str(error) else f"{outcome.job.rainy}: {error}"
+        return Outcome(outcome.job, "failed", error=type(error)(shown))
 
 
-def derain_picture(rainy: Picture, network: nn.Module, hardware: Hardware) -> Picture:
-    """The derained picture, uint8 RGB of the same shape (height, width, 3) as the rainy one.
+def _in_background(items: Iterable[T], work: Callable[[T], S]) -> Iterator[S]:
+    """Yields work(item) in order, done in another thread up to `_AHEAD` items ahead."""
+    waiting = iter(items)
+    with ThreadPoolExecutor(1) as thread:
+        begun = deque(thread.submit(work, item) for item in islice(waiting, _AHEAD))
+        while begun:
+            # The next item comes before the wait for the oldest: it may take its time in this thread.
+            begun.extend(thread.submit(work, item) for item in islice(waiting, 1))
+            yield begun.popleft().result()
 
-    The network's estimate is rounded to the nearest grey level, because people look at it; the published numbers come
-    from truncated ones (see `derain.evaluation.quality.PROTOCOLS`).
-    Raises DataError where the picture does not fit into memory, NumericError where the estimate is not finite.
-    """
-    # torch takes seconds to import, and `derain --help` does without it.
-    from derain.inference import estimate
 
-    return to_8_bit(estimate(network, rainy, hardware), "nearest")
+def _read(outcome: Outcome) -> Outcome:
+    path = outcome.job.rainy
+    if not path.is_file():
+        raise DataError(f"{path} is no file")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror})") from None
+    try:
+        rainy = decode(content)
+    except DataError as error:
+        raise DataError(f"{path} {error}") from None
+    return replace(outcome, rainy=rainy, notes=rainy.notes)
+
+
+def derain_picture(rainy: Decoded, network: Restorer, bits: int | None = None) -> Decoded:
+    """The derained picture, of 8 or 16 `bits` a channel (None: as the rainy one); all else of it is as it was."""
+    wanted = with_bits(rainy, bits or rainy.bits)
+    return replace(wanted, levels=network.restore(wanted.levels))
+
+
+def _write(outcome: Outcome) -> Outcome:
+    assert outcome.rainy is not None
+    assert outcome.derained is not None
+    content, lost = encode(outcome.derained, SUFFIXES[outcome.job.derained.suffix.lower()])
+    if outcome.job.compared is not None:
+        write_atomically(outcome.job.compared, _side_by_side(outcome.rainy, outcome.derained))
+    write_atomically(outcome.job.derained, content)
+    return replace(outcome, notes=outcome.notes + lost)
+
+
+def _side_by_side(rainy: Decoded, derained: Decoded) -> bytes:
+    """Rainy on the left, derained on the right, as a JPEG."""
+    encoded = io.BytesIO()
+    Image.fromarray(np.concatenate((rainy.rgb8, derained.rgb8), axis=1)).save(encoded, "JPEG", quality=92)
+    return encoded.getvalue()

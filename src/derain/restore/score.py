@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 
 from derain.data.pairs import folder_pairs
 from derain.data.pictures import read_picture
-from derain.evaluation.quality import PROTOCOLS, Quality, mean_quality, measure
-from derain.restore.files import Picture
+from derain.evaluation.quality import PROTOCOLS, Picture, Quality, mean_quality, measure
 from derain.types import DataError, DerainError
 
 
