@@ -7,6 +7,7 @@ written again. What cannot be carried is said in a note.
 from __future__ import annotations
 
 import io
+import math
 import struct
 import warnings
 import zlib
@@ -46,6 +47,16 @@ _TRANSPARENT = {"PNG", "TIFF", "WEBP"}
 _WITH_PROFILE = {"PNG", "JPEG", "TIFF", "WEBP"}
 _QUALITY = 95
 _WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
+_TIFF = (b"II*\0", b"MM\0*")
+_GREY_OR_RGB = (1, 2)  # TIFF 6.0: PhotometricInterpretation
+_SEPARATE = 2  # TIFF 6.0: PlanarConfiguration
+_DESCRIPTIVE = {
+    *(ExifTags.Base[name] for name in ("ImageDescription", "Make", "Model", "Software", "DateTime", "Artist")),
+    *(ExifTags.Base[name] for name in ("Copyright", "Orientation")),
+    ExifTags.IFD.Exif,
+    ExifTags.IFD.GPSInfo,
+}
+"""Tags of a TIFF that describe the scene; all others say how the file is laid out."""
 _PNG_COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 
 
@@ -89,7 +100,9 @@ def decode(content: bytes) -> Decoded:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content), formats=sorted(set(SUFFIXES.values()))) as image:
+            with _opened(content) as image:
+                image.verify()  # the checksums of a PNG, which decoding passes over
+            with _opened(content) as image:
                 frames = getattr(image, "n_frames", 1)
                 if frames > 1:
                     raise DataError(
@@ -102,6 +115,8 @@ def decode(content: bytes) -> Decoded:
         limit = f"{Image.MAX_IMAGE_PIXELS:,}"
         raise DataError(f"has more than {limit} pixels: cut it into smaller pictures") from None
     except UnidentifiedImageError:
+        if content[:4] in _TIFF:
+            return _unknown_tiff(content)
         known = ", ".join(dict.fromkeys(SUFFIXES.values()))
         raise DataError(f"is not a picture ({known} are read)") from None
     except MemoryError:
@@ -111,10 +126,14 @@ def decode(content: bytes) -> Decoded:
         raise DataError(f"cannot be read ({reason})") from None
 
 
+def _opened(content: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(content), formats=sorted(set(SUFFIXES.values())))
+
+
 def _decoded(image: Image.Image, content: bytes) -> Decoded:
-    # Before the pixels are loaded, so that a damaged orientation is noticed as damage too.
+    # Before the pixels are loaded: of a TIFF, Pillow then turns them, and forgets that it did.
     exif = image.getexif()
-    orientation = exif.get(ExifTags.Base.Orientation, 1)
+    orientation = exif.get(ExifTags.Base.Orientation)
     notes: list[str] = []
     profile = image.info.get("icc_profile")
     channels = _deep_channels(image, content)
@@ -123,8 +142,14 @@ def _decoded(image: Image.Image, content: bytes) -> Decoded:
             profile = None
             notes.append("the colour profile of CMYK is left out")
         channels = _shallow_channels(image, notes)
-    levels, alpha = _split(_upright(channels, orientation))
-    if ExifTags.Base.Orientation in exif:
+        turned = image.format == "TIFF"
+    else:
+        turned = False
+    levels, alpha = _split(channels if turned else _upright(channels, orientation or 1))
+    if image.format == "TIFF":
+        for tag in set(exif) - _DESCRIPTIVE:
+            del exif[tag]
+    if orientation is not None:
         exif[ExifTags.Base.Orientation] = 1
     tables = None
     if isinstance(image, JpegImagePlugin.JpegImageFile) and image.mode in {"RGB", "L"}:
@@ -169,14 +194,27 @@ def _sixteen_bit_tiff(content: bytes) -> Levels:
     import tifffile
 
     with tifffile.TiffFile(io.BytesIO(content)) as file:
-        page = file.pages[0]
-        if page.photometric.name not in {"MINISBLACK", "RGB"}:  # type: ignore[union-attr]
-            raise DataError(f"is a TIFF of 16 bits in {page.photometric.name}: convert it to RGB first")  # type: ignore[union-attr]
+        page = file.pages.first
+        if page.imagewidth * page.imagelength > (Image.MAX_IMAGE_PIXELS or math.inf):
+            raise Image.DecompressionBombError
+        if page.dtype != np.uint16 or page.photometric not in _GREY_OR_RGB:
+            raise DataError("is a TIFF of another kind than grey or RGB of 8 or 16 bits: convert it first")
         pixels = page.asarray()
-        planar = page.planarconfig.name == "SEPARATE"  # type: ignore[union-attr]
+        planes_first = page.planarconfig == _SEPARATE and pixels.ndim == 3
     if pixels.ndim == 2:
         return pixels[:, :, None]
-    return np.ascontiguousarray(np.moveaxis(pixels, 0, -1)) if planar else pixels
+    return np.ascontiguousarray(np.moveaxis(pixels, 0, -1)) if planes_first else pixels
+
+
+def _unknown_tiff(content: bytes) -> Decoded:
+    """A TIFF that Pillow does not know: of 16 bits, grey with transparency or in separate planes."""
+    try:
+        levels, alpha = _split(_sixteen_bit_tiff(content))
+    except DataError:
+        raise
+    except Exception:  # as with Pillow's decoders
+        raise DataError("is a TIFF that cannot be read: convert it first") from None
+    return Decoded(levels, alpha, "TIFF", notes=("what else the file holds than pixels is left out",))
 
 
 def _shallow_channels(image: Image.Image, notes: list[str]) -> Levels:
@@ -267,7 +305,8 @@ def _by_pillow(picture: Decoded, written: str) -> bytes:
             options |= {"qtables": tables, "subsampling": sampling} if picture.levels.ndim == 3 else {"qtables": tables}
     elif written == "WEBP":
         options |= {"lossless": picture.lossless, "quality": 80 if picture.lossless else _QUALITY, "exact": True}
-    elif written == "TIFF":
+    elif written == "TIFF" and not picture.exif:
+        # libtiff, which compresses, takes no EXIF below the first level.
         options["compression"] = "tiff_adobe_deflate"
     encoded = io.BytesIO()
     channels = _channels(picture)
