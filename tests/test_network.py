@@ -155,8 +155,8 @@ class TestTiles:
         whole = Network(Sees(Swallows(), 2), tile=96).restore(rainy)
 
         def difference(radius: int) -> float:
-            # 17 is one pixel behind a line of the grid, so that the tile sees no more than is asked for.
-            return float(np.abs(Network(Sees(Swallows(), radius), tile=17).restore(rainy) - whole).max())
+            # Where 16 - 2 radius is the core, tiles end on the grid, and see no more than is asked for.
+            return float(np.abs(Network(Sees(Swallows(), radius), tile=16 - 2 * radius).restore(rainy) - whole).max())
 
         assert difference(2) < 1e-6
         assert difference(1) > 1e-2

@@ -21,7 +21,7 @@ GRID = 16
 
 
 class Core(NamedTuple):
-    """Height and width in pixels of what each tile answers for (less at the picture's far edges)."""
+    """Height and width in pixels of what an inner tile answers for; an outer one answers up to the picture's edge."""
 
     height: int
     width: int
@@ -34,6 +34,11 @@ class Reach:
     overlap: int
     ramp: int
 
+    @property
+    def margin(self) -> int:
+        """What a tile sees more than its core along an axis, in whole cells of the grid."""
+        return _up(2 * self.overlap)
+
 
 class Span(NamedTuple):
     """One tile along one axis: it sees `seen` of the picture, and adds to `used` of it with the weights."""
@@ -44,16 +49,21 @@ class Span(NamedTuple):
 
 
 def spans(length: int, core: int, reach: Reach) -> list[Span]:
-    """The tiles along an axis of that length; at every pixel their weights sum to one."""
+    """The tiles along an axis of that length; at every pixel their weights sum to one.
+
+    All see equally much (but for the last, and the grid): blocks of equal size find their place in memory again.
+    """
+    both = 2 * reach.overlap
     found = []
-    for start in range(0, length, core):
-        stop = min(start + core, length)
-        seen = slice(max(0, start - reach.overlap) // GRID * GRID, min(length, _up(stop + reach.overlap)))
-        used = slice(max(0, start - reach.ramp), min(length, stop + reach.ramp))
+    for start in range(0, max(1, length - both), core):
+        last = start + core + both >= length
+        begin, end = start + reach.overlap, start + reach.overlap + core
+        seen = slice(start // GRID * GRID, length if last else min(length, _up(start + core + both)))
+        used = slice(begin - reach.ramp if start else 0, length if last else end + reach.ramp)
         pixels = np.arange(used.start, used.stop)
-        weights = _rise(pixels, start, reach.ramp) if start else np.ones(len(pixels))
-        if stop < length:
-            weights = weights - _rise(pixels, stop, reach.ramp)
+        weights = _rise(pixels, begin, reach.ramp) if start else np.ones(len(pixels))
+        if not last:
+            weights = weights - _rise(pixels, end, reach.ramp)
         found.append(Span(seen, used, weights.astype(np.float32)))
     return found
 
@@ -71,31 +81,31 @@ def _up(number: int) -> int:
 
 def memory(height: int, width: int, core: Core, reach: Reach, bytes_per_pixel: float) -> float:
     """The bytes that a picture takes in tiles: a tile so many for each pixel it sees, a row of tiles its estimates."""
-    margin = 2 * _up(reach.overlap)
-    seen = min(height, core.height + margin) * min(width, core.width + margin)
-    return bytes_per_pixel * seen + 12 * width * min(height, core.height + 2 * reach.ramp)
+    seen = Core(min(height, core.height + reach.margin), min(width, core.width + reach.margin))
+    return bytes_per_pixel * seen.height * seen.width + 12 * seen.height * width
 
 
 def fit(height: int, width: int, reach: Reach, bytes_per_pixel: float, most: float) -> Core | None:
     """The cores with which a picture takes the fewest computed pixels within `most` bytes; None where none fit."""
-    margin = 2 * _up(reach.overlap)
     best: tuple[int, Core] | None = None
     rows = -(-height // GRID)
     for columns in range(1, -(-width // GRID) + 1):
+
+        def split(rows: int, columns: int = columns) -> Core:
+            return Core(_core(height, rows, reach), _core(width, columns, reach))
+
         # More columns never ask for more rows.
-        while (
-            rows > 1 and memory(height, width, _split(height, width, rows - 1, columns), reach, bytes_per_pixel) <= most
-        ):
+        while rows > 1 and memory(height, width, split(rows - 1), reach, bytes_per_pixel) <= most:
             rows -= 1
-        core = _split(height, width, rows, columns)
-        computed = (width + margin * (columns - 1)) * (height + margin * (rows - 1))
-        if memory(height, width, core, reach, bytes_per_pixel) <= most and (best is None or computed < best[0]):
-            best = computed, core
+        computed = (width + reach.margin * (columns - 1)) * (height + reach.margin * (rows - 1))
+        if memory(height, width, split(rows), reach, bytes_per_pixel) <= most and (best is None or computed < best[0]):
+            best = computed, split(rows)
     return best and best[1]
 
 
-def _split(height: int, width: int, rows: int, columns: int) -> Core:
-    return Core(_up(-(-height // rows)), _up(-(-width // columns)))
+def _core(length: int, tiles: int, reach: Reach) -> int:
+    """The core with which so many tiles cover an axis."""
+    return length if tiles == 1 else max(GRID, _up(-(-(length - 2 * reach.overlap) // tiles)))
 
 
 def join(
