@@ -211,7 +211,7 @@ def load(
     if weights.suffix == ".onnx":
         if device not in {"auto", "cpu"} or precision != "auto":
             raise ParamsError(f"{weights} runs on the CPU in its own precision: leave device and precision at auto.")
-        from derain.restore import onnx  # type: ignore[attr-defined]
+        from derain.restore import onnx
 
         return Network(onnx.forward(weights), tile, overlap, max_memory)
     import torch
