@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import subprocess
@@ -196,6 +197,26 @@ class TestScore:
         assert main(["score", *folders, "--json", str(tmp_path / "scores.json")]) == 0
         assert json.loads((tmp_path / "scores.json").read_text()) == expected
         assert "mean" in capsys.readouterr().out
+
+    def test_all_protocols_at_once_are_those_one_by_one(
+        self, folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        table = tmp_path / "scores.csv"
+        options = ["--rainy", folders[-1], "--protocol", "all", "--csv", str(table)]
+        assert main(["score", *folders, *options, "--json", "-"]) == 0
+        found = json.loads(capsys.readouterr().out)["protocols"]
+        with table.open() as file:
+            rows = list(csv.DictReader(file))
+        assert len(rows) == 2 * 3 * len(PROTOCOLS)
+        for entry in found:
+            name = entry["protocol"]["name"]
+            assert main(["score", *folders, *options[:2], "--protocol", name, "--json", "-"]) == 0
+            assert json.loads(capsys.readouterr().out) == entry
+            of_one = [float(row["psnr"]) for row in rows if (row["protocol"], row["of"]) == (name, "derained")]
+            assert of_one == [picture["psnr"] for picture in entry["pictures"]]
+        assert main(["score", *folders, "--protocol", "all"]) == 0
+        printed = capsys.readouterr().out
+        assert all(f"{name}: " in printed for name in PROTOCOLS)
 
     def test_doing_nothing_is_scored_too(
         self, folders: list[str], photos: Path, capsys: pytest.CaptureFixture[str]

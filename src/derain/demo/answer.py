@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from derain.data.pictures import read_picture
 from derain.report.slider import jpeg, scaled_down
+from derain.restore.pictures import WRITTEN, Decoded, decode, encode
+from derain.restore.run import Restorer, derain_picture
 from derain.types import DataError
 
 MOST_BYTES = 64 * 2**20
@@ -21,12 +19,6 @@ MOST_PIXELS = 50_000_000
 SHOWN_SIDE = 2048
 """Pixels; a longer picture is shown scaled down, and downloaded whole."""
 SHOWN_QUALITY = 95
-
-
-class Restorer(Protocol):
-    """What takes the rain off: uint8 (H, W, 3) in and out."""
-
-    def restore(self, rainy: NDArray[np.uint8]) -> NDArray[np.uint8]: ...
 
 
 class Part(NamedTuple):
@@ -53,17 +45,20 @@ def answer(content: bytes, network: Restorer) -> Answer:
         DataError: it is no picture, damaged, or too large.
         NumericError: the network's estimate is not finite.
     """
-    rainy = read_picture(io.BytesIO(content), "This file")
-    height, width = rainy.shape[:2]
+    try:
+        rainy = decode(content)
+    except DataError as error:
+        raise DataError(f"This file {error}.") from None
+    height, width = rainy.levels.shape[:2]
     if height * width > MOST_PIXELS:
         most = MOST_PIXELS // 10**6
         raise DataError(f"{width} × {height} pixels are more than the {most} million of this page. Use `derain run`.")
-    derained = network.restore(rainy)
-    encoded = io.BytesIO()
-    Image.fromarray(derained).save(encoded, "PNG")
-    file = Part("file", "image/png", encoded.getvalue())
-    return Answer(width, height, ".png", (_shown("rainy", rainy), _shown("derained", derained), file))
+    derained = derain_picture(rainy, network)
+    written = rainy.format if rainy.format in WRITTEN else "PNG"
+    encoded, _ = encode(derained, written)
+    file = Part("file", Image.MIME.get(written, "application/octet-stream"), encoded)
+    return Answer(width, height, WRITTEN[written], (_shown("rainy", rainy), _shown("derained", derained), file))
 
 
-def _shown(name: str, picture: NDArray[np.uint8]) -> Part:
-    return Part(name, "image/jpeg", jpeg(scaled_down(Image.fromarray(picture), SHOWN_SIDE), SHOWN_QUALITY))
+def _shown(name: str, picture: Decoded) -> Part:
+    return Part(name, "image/jpeg", jpeg(scaled_down(Image.fromarray(picture.rgb8), SHOWN_SIDE), SHOWN_QUALITY))

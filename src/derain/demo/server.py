@@ -25,8 +25,9 @@ from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingR
 from starlette.types import Message, Receive, Scope, Send
 
 from derain.demo import page
-from derain.demo.answer import MOST_BYTES, TOO_LARGE, Answer, Restorer, answer
+from derain.demo.answer import MOST_BYTES, TOO_LARGE, Answer, answer
 from derain.demo.weights import Choice
+from derain.restore.run import Restorer
 from derain.types import DerainError, ParamsError
 
 MOST_AT_ONCE = 4

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -88,6 +90,17 @@ def as_json(scores: Scores, protocol: str) -> dict[str, Any]:
         "pictures": pictures,
         "failed": [{"name": name, "reason": str(error)} for name, error in scores.failed.items()],
     }
+
+
+def as_csv(scores: Mapping[str, Scores]) -> str:
+    """The scores by protocol as CSV: picture, protocol, whether it is the derained or the rainy one, PSNR, SSIM."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["picture", "protocol", "of", "psnr", "ssim"])
+    for protocol, of_one in scores.items():
+        for which, qualities in (("derained", of_one.derained), ("rainy", of_one.rainy)):
+            table.writerows([name, protocol, which, *quality] for name, quality in qualities.items())
+    return text.getvalue()
 
 
 def as_rows(scores: Scores) -> list[list[str]]:
