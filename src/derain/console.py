@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any, TypeVar
@@ -38,14 +39,29 @@ def fail(error: DerainError) -> int:
 
 
 def run(main: Callable[[], Any]) -> None:
-    """Runs a stage or command: a DerainError becomes its message and exit code, never a traceback."""
+    """Runs a stage or command: a DerainError becomes its message and exit code, never a traceback.
+
+    A signal that asks to stop unwinds it: SIGINT ends in exit code 130, SIGTERM in 143.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         main()
     except DerainError as error:
         sys.exit(fail(error))
+    except Terminated:
+        err.print("terminated; run the same command again to continue", markup=False)
+        sys.exit(143)
     except KeyboardInterrupt:
         err.print("interrupted; run the same command again to continue", markup=False)
         sys.exit(130)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM has come. What tidies up at KeyboardInterrupt tidies up then too."""
+
+
+def _terminate(*_: Any) -> None:
+    raise Terminated
 
 
 def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
