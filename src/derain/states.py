@@ -87,13 +87,14 @@ class KeptState(State):
         start = time.monotonic()
         if self.asked is None and start - self._saved_at < self._pause:
             return
-        self._save(content())
+        self.save(content())
         self._saved_at = time.monotonic()
         self._pause = max(self._every, (self._saved_at - start) / SHARE)
         if self.asked is not None:
             raise KeyboardInterrupt
 
-    def _save(self, content: bytes) -> None:
+    def save(self, content: bytes) -> None:
+        """Keeps the content on disk, whole or not at all; where that fails, warns and leaves what was kept before."""
         try:
             paths.write_atomically(self.path, hashlib.sha256(content).digest() + content)
         except DataError as error:  # a full disk must not end what does not need it
