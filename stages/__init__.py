@@ -22,9 +22,13 @@ def _end_with_dvc() -> None:
         return
     set_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
     ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)
-    # DVC and its stages are one process group; whoever has adopted a stage since is of another one.
-    if os.getpgid(os.getppid()) != os.getpgrp():
+    # DVC and its stages are one process group; whoever has adopted a stage since is of another one. A process that
+    # leads a group of its own (a worker of torchrun) was not started by DVC.
+    if os.getpgrp() != os.getpid() and os.getpgid(os.getppid()) != os.getpgrp():
         sys.exit(143)
 
 
 _end_with_dvc()
+if sys.argv[0] == "-m" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # Until `derain.console.run` takes over: Ctrl-C while a stage still imports is no traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -33,7 +34,7 @@ class Project:
         self.cache = folder.parent / "cache"
 
     @classmethod
-    def made(cls, folder: Path, epochs: int = 6, steps: int = 4, samples: int = 4) -> Project:
+    def made(cls, folder: Path, epochs: int = 5, steps: int = 100, samples: int = 100) -> Project:
         """A new one, committed, its parameters tiny: `epochs` of `steps` a task, importance of `samples` crops."""
         listed = _output("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=ROOT)
         for name in listed.splitlines():
@@ -101,6 +102,11 @@ class Project:
             raise RuntimeError(f"{' '.join(command)} failed with {process.returncode}:\n{said}")
         return said
 
+    def take_the_way_out(self) -> None:
+        """Removes what a killed DVC has left half written; what is done comes back from its run cache."""
+        (self.folder / "dvc.lock").unlink(missing_ok=True)
+        (self.folder / ".dvc/tmp/rwlock").unlink(missing_ok=True)
+
     def processes(self) -> dict[int, str]:
         """The command lines of all processes at work on this project, by their numbers; Linux only."""
         mark = f"DERAIN_CACHE={self.cache}".encode()
@@ -115,12 +121,11 @@ class Project:
         return found
 
     def results(self) -> dict[str, str]:
-        """SHA-256 of every result by its path: packs, weights, masks, scores, metrics, the report, dvc.lock."""
+        """SHA-256 of every result by its path: packs, weights, masks, scores, metrics, the report; what dvc.lock says."""
         folders = ("data", "models", "masks", "results", "plots", "metrics", "report")
         files = [file for folder in folders for file in (self.folder / folder).rglob("*") if file.is_file()]
-        return {
-            str(file.relative_to(self.folder)): hashlib.sha256(file.read_bytes()).hexdigest()
-            for file in [*files, self.folder / "dvc.lock"]
+        return {str(file.relative_to(self.folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files} | {
+            "dvc.lock": json.dumps(yaml.safe_load((self.folder / "dvc.lock").read_text()), sort_keys=True)
         }
 
 

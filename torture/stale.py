@@ -8,27 +8,17 @@ must be used.
 from __future__ import annotations
 
 import json
-import os
 import random
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 from unittest import mock
 
-import numpy as np
-import torch
-import yaml
-
-from derain import artifacts, params, paths, states
-from derain.data.pack import write_pack
-from derain.params import Params
-from derain.training import masks
-from derain.types import Pair
+from derain import states
 from stages import kd_task, sc_mask
 from torture._figures import Figures
+from torture._folder import Folder, small_folder
 
 COUNT = 200
 
@@ -95,11 +85,11 @@ def run(seed: int, count: int) -> Figures:
     seen: dict[str, set[str]] = {stage: set() for stage in _STAGES}
     counts: Counter[str] = Counter({"parameters changed in turn": len(in_turn), "random cases": count})
     faults: list[str] = []
-    with _folder() as states_of:
+    with mock.patch.object(states, "KEPT_STATES", 10**6), small_folder() as folder:
         for values in [base, *in_turn, *at_random]:
             for stage in _STAGES:
                 own = _what_decides(stage, values)
-                found = states_of(stage, values, own)
+                found = _found(folder, stage, values, own)
                 counts["states met again and used"] += found == own
                 counts["stale states used"] += found not in (None, own)
                 if found != (own if own in seen[stage] else None):
@@ -119,35 +109,10 @@ def _what_decides(stage: str, values: Mapping[str, Any]) -> str:
     return json.dumps({key: values[key] for key in sorted(decides)})
 
 
-@contextmanager
-def _folder() -> Iterator[Callable[[str, Mapping[str, Any], str], str | None]]:
-    """A project with small data; gives what starts a stage with these values and says what state it found."""
-    demo, before, threads = params.PARAMS_FILE.read_text(), Path.cwd(), torch.get_num_threads()
-    for strategy in params.plugins("strategies"):  # the code that is loaded is part of the fingerprint
-        params.load_plugin("strategies", strategy)
-    many = mock.patch.object(states, "KEPT_STATES", 10**6)
-    with many, tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, DERAIN_CACHE=f"{folder}/cache"):
-        os.chdir(folder)
-        try:
-            for number, name in enumerate(("heavy", "light")):
-                write_pack(paths.DATA / name, "train", _pairs(number))
-            yield lambda stage, values, own: _found(demo, stage, values, own)
-        finally:
-            os.chdir(before)
-            torch.set_num_threads(threads)
-
-
-def _found(demo: str, stage: str, values: Mapping[str, Any], own: str) -> str | None:
+def _found(folder: Folder, stage: str, values: Mapping[str, Any], own: str) -> str | None:
     """Starts a stage whose computation writes `own` into its state and stops; returns what was there before."""
-    content = yaml.safe_load(demo) | {"device": "cpu"}
-    for key, value in values.items():
-        *sections, leaf = key.split(".")
-        section = content
-        for name in sections:
-            section = section[name]
-        section[leaf] = value
-    params.PARAMS_FILE.write_text(yaml.safe_dump(content))
-    _write_artifacts(params.load())
+    folder.write_params(values)
+    folder.write_artifacts()
     found: list[str | None] = []
 
     def computation(*arguments: Any) -> None:
@@ -165,20 +130,3 @@ def _found(demo: str, stage: str, values: Mapping[str, Any], own: str) -> str | 
     ):
         main(key)
     return found[0]
-
-
-def _write_artifacts(settings: Params) -> None:
-    """Weights and masks of both tasks, a function of the backbone's parameters."""
-    section = settings.section("backbones")
-    torch.manual_seed(0)
-    network = artifacts.build_network(settings.backbone, section)
-    for task in ("task0", "task1"):
-        artifacts.save_network(paths.model(task), network, settings.backbone, section, {"kind": "model"})
-        artifacts.save(paths.mask(task), masks.nothing_consolidated(network), {"kind": "mask"})
-
-
-def _pairs(seed: int) -> Iterator[Pair]:
-    rng = np.random.default_rng(seed)
-    for number in range(2):
-        rainy, clean = rng.integers(0, 256, (2, 24, 32, 3), dtype=np.uint8)
-        yield Pair(f"picture{number}", rainy, clean)

@@ -128,7 +128,7 @@ def kept(facts: Mapping[str, Any], what: str) -> Iterator[State]:
 
     The block goes on from it and writes the result. When it ends well the state is removed; when it ends otherwise,
     the state stays for the next try. SIGTERM and SIGINT are held back until a step is done and its state kept; a
-    second one ends the process at once.
+    second SIGINT is not.
 
     Args:
         facts: all that decides the result, besides code and libraries; JSON values.
@@ -161,8 +161,9 @@ def _held_back(state: KeptState) -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def ask(number: int, _: FrameType | None) -> None:
+        if number == state.asked == signal.SIGINT:  # Ctrl-C twice; SIGTERM may come from DVC's end and its killer
+            raise KeyboardInterrupt
         state.asked = signal.Signals(number)
-        _restore(before)
 
     for number, handler in before.items():
         if handler is not signal.SIG_IGN:

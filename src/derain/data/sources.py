@@ -57,6 +57,8 @@ def _new_folder(folder: Path) -> Iterator[Path]:
     """A folder of that name elsewhere, which takes the place of `folder` when the block ends well."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        for rest in folder.parent.glob(f".{folder.name}.*"):  # of a process that was killed
+            shutil.rmtree(rest)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as beside:
             new = Path(beside) / folder.name
             yield new

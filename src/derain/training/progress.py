@@ -64,7 +64,10 @@ class Progress:
 
     def _content(self) -> bytes:
         if not all(bool(weight.isfinite().all()) for weight in self._network.parameters()):
-            raise NumericError(f"epoch {len(self.history) + 1}, step {self.step}: a weight is not finite.")
+            raise NumericError(
+                f"a weight is not finite after {len(self.history)} epochs and {self.step} steps. Nothing was written. "
+                "Try a smaller train.lr or precision=fp32."
+            )
         parts = {name: part.state_dict() for name, part in self._parts.items()}
         loop = {"history": self.history, "step": self.step, "sums": dict(self._sums)}
         return to_bytes({**parts, "loop": loop, "random": self._random()})
