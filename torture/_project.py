@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,8 @@ _TINY: dict[str, Any] = {
     "prenet": {"channels": 4, "stages": 2, "blocks": 1},
 }
 _TINY_TRAIN = {"milestones": [2, 4], "batch": 2, "patch": 32}
+
+_HALF_WRITTEN = re.compile(r"RWLock-file .* corrupted|dvc\.lock' (validation failed|is invalid)|YAML file structure")
 
 
 class Project:
@@ -98,14 +101,19 @@ class Project:
         """Runs a command there to its end; RuntimeError where it fails."""
         process = self.start(*command)
         said = process.communicate()[0]
+        if process.returncode and self.mended(said):
+            return self.run(*command)
         if process.returncode:
             raise RuntimeError(f"{' '.join(command)} failed with {process.returncode}:\n{said}")
         return said
 
-    def take_the_way_out(self) -> None:
-        """Removes what a killed DVC has left half written; what is done comes back from its run cache."""
-        (self.folder / "dvc.lock").unlink(missing_ok=True)
-        (self.folder / ".dvc/tmp/rwlock").unlink(missing_ok=True)
+    def mended(self, said: str) -> bool:
+        """Takes the way out of docs/reliability.md where DVC says that a file of its own is half written."""
+        half_written = _HALF_WRITTEN.search(said)
+        if half_written:
+            (self.folder / "dvc.lock").unlink(missing_ok=True)
+            (self.folder / ".dvc/tmp/rwlock").unlink(missing_ok=True)
+        return half_written is not None
 
     def processes(self) -> dict[int, str]:
         """The command lines of all processes at work on this project, by their numbers; Linux only."""
@@ -121,7 +129,7 @@ class Project:
         return found
 
     def results(self) -> dict[str, str]:
-        """SHA-256 of every result by its path: packs, weights, masks, scores, metrics, the report; what dvc.lock says."""
+        """SHA-256 of every result by its path (packs, weights, masks, scores, report ...), and what dvc.lock says."""
         folders = ("data", "models", "masks", "results", "plots", "metrics", "report")
         files = [file for folder in folders for file in (self.folder / folder).rglob("*") if file.is_file()]
         return {str(file.relative_to(self.folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files} | {

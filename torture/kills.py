@@ -27,9 +27,6 @@ COUNT = 100
 ORPHANS = 2.0
 """Seconds after which no process of a killed DVC may be left."""
 
-# DVC does not write its lock file and dvc.lock whole or not at all.
-_HALF_WRITTEN = re.compile(r"RWLock-file .* corrupted|dvc\.lock' (validation failed|is invalid)|YAML file structure")
-
 
 def run(seed: int, count: int) -> Figures:
     rng = random.Random(seed)  # noqa: S311 - no secret
@@ -83,8 +80,7 @@ class _Kills:
         except subprocess.TimeoutExpired:
             pass
         else:
-            if _HALF_WRITTEN.search(said):
-                project.take_the_way_out()
+            if project.mended(said):
                 self.counts["files of DVC left half written"] += 1
                 return None, 0
             self._note(said)

@@ -72,6 +72,10 @@ class _Signals:
             self.faults.append(f"{stage}: still there {LONGEST} s after {number.name}")
             said = process.communicate()[0]
         self.note(said)
+        if self._project.mended(said):
+            self.counts["files of DVC left half written"] += 1
+            self.interrupt(stage, number, group)
+            return
         case = f"{stage}, {number.name} to {'the group' if group else 'the stage'}"
         self.counts[number.name] += 1
         self.counts[f"to {'the group' if group else 'the stage'}"] += 1

@@ -25,7 +25,7 @@ from typing import Any
 
 from derain import paths
 from derain.console import say, warn
-from derain.types import BusyError, DataError
+from derain.types import BusyError, DataError, ParamsError
 
 SAVE_EVERY = 10.0
 """Seconds between two saves ($DERAIN_SAVE_EVERY names others), longer where saving would cost more than `SHARE`."""
@@ -68,7 +68,7 @@ class KeptState(State):
         self.asked: signal.Signals | None = None
         for rest in folder.glob(f".{_STATE}.*"):  # of a process that was killed while it wrote
             rest.unlink()
-        self._every = float(os.environ.get("DERAIN_SAVE_EVERY", SAVE_EVERY))
+        self._every = _save_every()
         self._saved_at = time.monotonic()
         self._pause = self._every
 
@@ -99,6 +99,14 @@ class KeptState(State):
             paths.write_atomically(self.path, hashlib.sha256(content).digest() + content)
         except DataError as error:  # a full disk must not end what does not need it
             warn(f"{error} An interrupted stage would go on from an older state.")
+
+
+def _save_every() -> float:
+    given = os.environ.get("DERAIN_SAVE_EVERY", SAVE_EVERY)
+    try:
+        return float(given)
+    except ValueError:
+        raise ParamsError(f"$DERAIN_SAVE_EVERY: {given!r} is not allowed. It must be a number of seconds.") from None
 
 
 def fingerprint(facts: Mapping[str, Any]) -> str:
