@@ -1,13 +1,16 @@
 """What train_task0, kd_task and sc_mask have in common: a task's inputs and what is written of where it came from."""
 
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from derain import artifacts, params, paths
+from derain import artifacts, params, paths, states
 from derain.data.pack import Pack
-from derain.hardware import Hardware, choose
+from derain.hardware import Hardware, choose, processor
 from derain.params import Params
+from derain.states import State
 from derain.types import Task
 
 
@@ -42,6 +45,10 @@ class Inputs(NamedTuple):
             "made_from": {"data": self.pack.sha256, **self.before.checksums},
             **self.hardware.describe(),
         }
+
+    def state(self, made_by: Mapping[str, Any]) -> AbstractContextManager[State]:
+        """What an interrupted run of the stage goes on from; `made_by` is all that decides what it makes."""
+        return states.kept({**made_by, "processor": processor()}, self.task.name)
 
     def _strategy(self) -> dict[str, Any]:
         return {

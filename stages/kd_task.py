@@ -6,7 +6,7 @@ import sys
 
 from derain import artifacts, paths
 from derain.console import run, say
-from derain.training.learn import History
+from derain.training.progress import History
 from derain.training.stream import learn_task
 from stages import _task
 
@@ -14,12 +14,15 @@ from stages import _task
 def main(key: str) -> None:
     inputs = _task.inputs(key, weights=True)
     before = inputs.before
-    learned = learn_task(inputs.params, inputs.task, inputs.pack, inputs.hardware, before.weights, before.mask)
     section = inputs.params.section("backbones")
     made_by = inputs.made_by("model")
     path = paths.model(inputs.task.name)
-    artifacts.save_network(path, learned.network, inputs.params.backbone, section, made_by)
-    paths.write_atomically(paths.loss(inputs.task.name), as_csv(learned.history))
+    with inputs.state({"backbone": inputs.params.backbone, "section": section.model_dump(), **made_by}) as state:
+        learned = learn_task(
+            inputs.params, inputs.task, inputs.pack, inputs.hardware, before.weights, before.mask, state
+        )
+        artifacts.save_network(path, learned.network, inputs.params.backbone, section, made_by)
+        paths.write_atomically(paths.loss(inputs.task.name), as_csv(learned.history))
     say(f"wrote {path} ({inputs.hardware.device}, {inputs.hardware.precision})")
 
 

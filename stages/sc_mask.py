@@ -14,13 +14,14 @@ def main(key: str) -> None:
     weights, model = artifacts.load(model_path)
     network = artifacts.build_network(inputs.params.backbone, inputs.params.section("backbones"))
     artifacts.load_weights(network, weights, model_path)
-    consolidated = consolidate_task(
-        inputs.params, inputs.task, inputs.pack, inputs.hardware, network, inputs.before.mask
-    )
     made_by = inputs.made_by("mask")
     made_by["made_from"]["model"] = model["sha256"]
     path = paths.mask(inputs.task.name)
-    artifacts.save(path, consolidated.mask, {**made_by, **consolidated.facts})
+    with inputs.state(made_by) as state:
+        consolidated = consolidate_task(
+            inputs.params, inputs.task, inputs.pack, inputs.hardware, network, inputs.before.mask, state
+        )
+        artifacts.save(path, consolidated.mask, {**made_by, **consolidated.facts})
     say(f"wrote {path}: {consolidated.facts['fraction_consolidated']:.1%} of the weights are consolidated")
 
 

@@ -145,5 +145,5 @@ def test_a_loss_that_is_no_number_stops_and_names_the_batch(
     network = parameters.load_plugin("backbones", "prenet").build(tiny_params.section("backbones"))
     weights = network.state_dict()
     weights["conv.0.bias"] = torch.full((3,), float("nan"))
-    with pytest.raises(NumericError, match=r"task1, epoch 1: a loss is not finite .* picture\d.*train\.lr"):
+    with pytest.raises(NumericError, match=r"task1, epoch 1: a loss or gradient is not finite .* picture\d.*train\.lr"):
         learn_task(tiny_params, task, packs["medium"], hardware, weights, masks.nothing_consolidated(network))

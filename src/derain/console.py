@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sized
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from rich.console import Console
 from rich.measure import Measurement
@@ -37,15 +39,45 @@ def fail(error: DerainError) -> int:
     return error.exit_code
 
 
-def run(main: Callable[[], Any]) -> None:
-    """Runs a stage or command: a DerainError becomes its message and exit code, never a traceback."""
+class Terminated(KeyboardInterrupt):
+    """SIGTERM has come. What tidies up at KeyboardInterrupt tidies up then too."""
+
+
+def run(main: Callable[[], Any]) -> NoReturn:
+    """Runs a stage and ends the process: a DerainError becomes its message and exit code, never a traceback.
+
+    A signal that asks to stop unwinds it: SIGINT ends in exit code 130, SIGTERM in 143.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        code = _code_of(main)
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)  # nothing is left that could be stopped
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Without the second that torch takes to tidy up: killed in it, a stage that is done would have to start again.
+    os._exit(code)
+
+
+def _code_of(main: Callable[[], Any]) -> int:
     try:
         main()
     except DerainError as error:
-        sys.exit(fail(error))
-    except KeyboardInterrupt:
-        err.print("interrupted; run the same command again to continue", markup=False)
-        sys.exit(130)
+        return fail(error)
+    except KeyboardInterrupt as interruption:
+        terminated = isinstance(interruption, Terminated)
+        how = "terminated" if terminated else "interrupted"
+        err.print(f"{how}; run the same command again to continue", markup=False)
+        return 143 if terminated else 130
+    return 0
+
+
+def _terminate(*_: Any) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # DVC's end sends it again
+    raise Terminated
 
 
 def track(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -68,6 +70,13 @@ def choose(device: str = "auto", precision: str = "auto", threads: int | None = 
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
     return Hardware(torch.device(device), precision)
+
+
+def processor() -> str:
+    """The name of the processor's model: another one may give other last digits."""
+    info = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE) if info.exists() else None
+    return found[1] if found else platform.processor() or platform.machine()
 
 
 def _computes_bf16(device: str) -> bool:

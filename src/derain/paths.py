@@ -36,6 +36,11 @@ def loss(task: str) -> Path:
     return Path("plots/loss") / f"{task}.csv"
 
 
+def cache() -> Path:
+    """Where downloads, unpacked archives and states stay: $DERAIN_CACHE, or ~/.cache/derain."""
+    return Path(os.environ.get("DERAIN_CACHE") or Path.home() / ".cache" / "derain")
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file that appears under its name only when it is complete and on disk.
 

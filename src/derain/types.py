@@ -42,6 +42,12 @@ class DataError(DerainError):
     exit_code = 5
 
 
+class BusyError(DerainError):
+    """Another process is at work on the same: trying again later helps (EX_TEMPFAIL of sysexits.h)."""
+
+    exit_code = 75
+
+
 class Pair(NamedTuple):
     """A rainy photograph and its clean counterpart.
 

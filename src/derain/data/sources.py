@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from derain import paths
 from derain.console import say
 from derain.data import benchmark, pairs, photographs, rendered
 from derain.data.benchmark import BENCHMARKS
@@ -57,6 +57,8 @@ def _new_folder(folder: Path) -> Iterator[Path]:
     """A folder of that name elsewhere, which takes the place of `folder` when the block ends well."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        for rest in folder.parent.glob(f".{folder.name}.*"):  # of a process that was killed
+            shutil.rmtree(rest)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as beside:
             new = Path(beside) / folder.name
             yield new
@@ -128,11 +130,6 @@ def split_of(definition: DataSet, name: SplitName, data: Data, seed: int) -> Spl
             return _mixed([split_of(part, name, data, seed) for part in definition.of])
 
 
-def cache() -> Path:
-    """Where downloads and unpacked archives stay: $DERAIN_CACHE, or ~/.cache/derain."""
-    return Path(os.environ.get("DERAIN_CACHE") or Path.home() / ".cache" / "derain")
-
-
 def _rendered(definition: Rendered, name: SplitName, data: Data, seed: int) -> Iterator[Pair]:
     if data.photos == "builtin":
         clean = photographs.builtin_photographs()
@@ -159,7 +156,7 @@ def _benchmark(definition: Benchmark, name: SplitName) -> Split | None:
         archive=Path(definition.archive) if definition.archive else None,
         folder=Path(definition.folder) if definition.folder else None,
         sha256=definition.sha256,
-        cache=cache(),
+        cache=paths.cache(),
     )
     flip = published.flip and name == "train"
     return Split(benchmark.benchmark_pairs(definition.set, folder, name), published.stride, flip)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from derain.hardware import Hardware
 from derain.params import Section
+from derain.states import State
 from derain.training import masks
 from derain.training.crops import Crops
 from derain.training.masks import Mask
@@ -43,6 +44,11 @@ class Strategy:
     def after_task(self, network: nn.Module) -> None:
         """Called after the last step; the place for run-time assertions."""
 
-    def consolidate(self, network: nn.Module, task: Task, samples: Samples) -> tuple[Mask, Mapping[str, Any]]:
-        """What this task consolidates, and facts about it for the mask's metadata."""
+    def consolidate(
+        self, network: nn.Module, task: Task, samples: Samples, state: State
+    ) -> tuple[Mask, Mapping[str, Any]]:
+        """What this task consolidates, and facts about it for the mask's metadata.
+
+        `state` is what an interrupted call goes on from.
+        """
         return masks.nothing_consolidated(network), {}

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from derain.params import Finite, Positive, Section
+from derain.states import State
 from derain.strategies import _base
 from derain.strategies._base import Samples
 from derain.training import importance, masks
@@ -69,12 +70,14 @@ class Strategy(_base.Strategy):
                     f"a consolidated weight of {name} has moved: the model is not kept. Please report this."
                 )
 
-    def consolidate(self, network: nn.Module, task: Task, samples: Samples) -> tuple[Mask, Mapping[str, Any]]:
+    def consolidate(
+        self, network: nn.Module, task: Task, samples: Samples, state: State
+    ) -> tuple[Mask, Mapping[str, Any]]:
         if not self.params.consolidate:
             return masks.nothing_consolidated(network), {}
         params = self.params
         crops = samples(params.samples, params.gradient == "sample")
-        omega = importance.mean_absolute_gradient(network, crops, self.hardware)
+        omega = importance.mean_absolute_gradient(network, crops, self.hardware, state)
         proportion = masks.consolidated_proportion(task.position, params.alpha_l, params.tau_s, params.tau_l)
         chosen = masks.most_important(omega, proportion, params.rank, self.mask)
         return {name: part.cpu() for name, part in chosen.items()}, {"P(n)": proportion}

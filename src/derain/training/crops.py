@@ -30,7 +30,11 @@ class Crops:
         return -(-len(self.places) // self.batch)
 
     def __iter__(self) -> Iterator[Batch]:
-        for start in range(0, len(self.places), self.batch):
+        return self.after(0)
+
+    def after(self, steps: int) -> Iterator[Batch]:
+        """The batches that follow the first `steps`."""
+        for start in range(steps * self.batch, len(self.places), self.batch):
             rainy, clean = self.pack.crops(self.places[start : start + self.batch], self.patch)
             yield Batch(_to_tensor(rainy, self.device), _to_tensor(clean, self.device))
 

@@ -2,39 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from derain.console import track
+from derain.console import say, track
 from derain.hardware import Hardware
+from derain.states import NOT_KEPT, State
+from derain.training.crops import Crops
 from derain.training.losses import negative_ssim
-from derain.types import Batch, NumericError
+from derain.training.progress import from_bytes, to_bytes
+from derain.types import NumericError
 
 
-def mean_absolute_gradient(network: nn.Module, batches: Iterable[Batch], hardware: Hardware) -> Mapping[str, Tensor]:
-    """Omega: the mean over the batches of |d loss / d theta|, per weight (Eq. 1; supplement, Eq. 9).
+def mean_absolute_gradient(
+    network: nn.Module, crops: Crops, hardware: Hardware, state: State = NOT_KEPT
+) -> Mapping[str, Tensor]:
+    """Omega: the mean over the batches of crops of |d loss / d theta|, per weight (Eq. 1; supplement, Eq. 9).
 
     The loss is the supervised one, as L in Eq. 1; the weights do not change. With batches of one crop this is the
     literal Eq. 1, one gradient per sample; with larger ones it is the mean of |batch-mean gradient|, which the
-    authors' code for a sister method uses (gradients of opposite sign cancel within a batch).
+    authors' code for a sister method uses (gradients of opposite sign cancel within a batch). Where the `state` holds
+    something, goes on from there.
 
     Raises:
-        NumericError: a gradient is not finite.
+        NumericError: a gradient is not finite; names the pictures of the batch.
     """
     weights = dict(network.named_parameters())
     total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     count = 0
-    for batch in track(batches, "importance"):
+    before = state.load()
+    if before is not None:
+        kept = from_bytes(before)
+        count, total = kept["count"], {name: part.to(hardware.device) for name, part in kept["total"].items()}
+        say(f"goes on where it was interrupted: after {count} of {len(crops)} batches")
+
+    def content() -> bytes:
+        return to_bytes({"count": count, "total": total})
+
+    for batch in track(crops.after(count), "importance", len(crops) - count):
         with hardware.autocast():
             derained = network(batch.rainy).derained
         gradients = torch.autograd.grad(negative_ssim(derained, batch.clean), list(weights.values()))
+        if not nn.utils.get_total_norm(gradients).isfinite():
+            raise NumericError(
+                f"importance: a gradient is not finite in the batch {', '.join(sorted(set(crops.names(count))))}; "
+                "the model is unusable. Train it with a smaller train.lr."
+            )
         for name, gradient in zip(weights, gradients, strict=True):
             total[name] += gradient.abs()
         count += 1
-    if not all(bool(value.isfinite().all()) for value in total.values()):
-        raise NumericError(
-            "importance: a gradient is not finite; the model is unusable. Train it with a smaller train.lr."
-        )
+        state.step_done(content)
     return {name: value / count for name, value in total.items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -12,8 +11,10 @@ from torch import Tensor, nn
 
 from derain.console import track
 from derain.hardware import Hardware
+from derain.states import State
 from derain.training import crops
 from derain.training.losses import negative_ssim
+from derain.training.progress import History, Progress
 from derain.types import Batch, NumericError, Task
 
 if TYPE_CHECKING:
@@ -21,35 +22,38 @@ if TYPE_CHECKING:
     from derain.params import Train
     from derain.strategies._base import Strategy
 
-History = list[dict[str, float]]
-
 
 def learn(
-    network: nn.Module, task: Task, pack: Pack, strategy: Strategy, train: Train, seed: int, hardware: Hardware
+    network: nn.Module,
+    task: Task,
+    pack: Pack,
+    strategy: Strategy,
+    train: Train,
+    seed: int,
+    hardware: Hardware,
+    state: State,
 ) -> History:
     """Trains the network on one task in place, with a fresh optimizer, and returns the mean losses of each epoch.
 
+    Goes on from the `state` where it holds something.
+
     Raises:
-        NumericError: a loss is not finite; the message names the epoch and the pictures of the batch.
+        NumericError: a loss or gradient is not finite; the message names the epoch and the pictures of the batch.
     """
     network.train()
     strategy.before_task(network)
     optimizer = torch.optim.Adam(network.parameters(), lr=train.lr)
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, train.milestones, train.gamma)
-    history: History = []
-    for epoch in track(range(train.epochs), f"{task.name}: learning {task.dataset}, epoch"):
+    progress = Progress(network, optimizer, schedule, state)
+    for epoch in track(range(len(progress.history), train.epochs), f"{task.name}: learning {task.dataset}, epoch"):
         batches = crops.of_epoch(pack, train, seed, task.position, epoch, hardware.device)
-        sums: Counter[str] = Counter()
-        for step, batch in enumerate(batches):
+        for batch in batches.after(progress.step):
             losses = training_step(network, batch, strategy, optimizer, hardware)
-            sums.update(losses)
             if not all(map(math.isfinite, losses.values())):
-                raise NumericError(_not_finite(task, epoch, losses, batches.names(step)))
-        means = {name: total / len(batches) for name, total in sums.items()}
-        history.append({"epoch": epoch + 1, "lr": float(schedule.get_last_lr()[0]), **means})
-        schedule.step()
+                raise NumericError(_not_finite(task, epoch, losses, batches.names(progress.step)))
+            progress.step_done(losses, len(batches))
     strategy.after_task(network)
-    return history
+    return progress.history
 
 
 def training_step(
@@ -57,7 +61,7 @@ def training_step(
 ) -> dict[str, float]:
     """One step: forward, losses, backward, the strategy's say, update. Returns the losses by name.
 
-    Weights are left alone when a loss is not finite.
+    Weights are left alone when a loss or the gradient is not finite; the gradient's norm is returned too then.
     """
     with hardware.autocast():
         restored = network(batch.rainy)
@@ -67,6 +71,9 @@ def training_step(
     if all(map(math.isfinite, values.values())):
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(torch.stack(list(losses.values())).sum())
+        norm = nn.utils.get_total_norm([weight.grad for weight in network.parameters() if weight.grad is not None])
+        if not norm.isfinite():
+            return values | {"gradient": norm.item()}
         strategy.before_step(network)
         optimizer.step()
     return values
@@ -75,6 +82,6 @@ def training_step(
 def _not_finite(task: Task, epoch: int, losses: Mapping[str, float], names: list[str]) -> str:
     shown = ", ".join(f"{name} {value}" for name, value in losses.items())
     return (
-        f"{task.name}, epoch {epoch + 1}: a loss is not finite ({shown}) in the batch {', '.join(sorted(set(names)))}. "
-        "Nothing was written. Try a smaller train.lr or precision=fp32."
+        f"{task.name}, epoch {epoch + 1}: a loss or gradient is not finite ({shown}) in the batch "
+        f"{', '.join(sorted(set(names)))}. Nothing was written. Try a smaller train.lr or precision=fp32."
     )

@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from derain.artifacts import build_network
 from derain.hardware import Hardware
 from derain.params import Params, load_plugin
+from derain.states import NOT_KEPT, State
 from derain.strategies import _base
 from derain.training import crops, masks
-from derain.training.learn import History, learn
+from derain.training.learn import learn
 from derain.training.masks import Mask
+from derain.training.progress import History
 from derain.types import NumericError, Task
 
 if TYPE_CHECKING:
@@ -39,11 +41,17 @@ class Consolidated(NamedTuple):
 
 
 def learn_task(
-    params: Params, task: Task, pack: Pack, hardware: Hardware, before: Mapping[str, Tensor] | None, mask: Mask | None
+    params: Params,
+    task: Task,
+    pack: Pack,
+    hardware: Hardware,
+    before: Mapping[str, Tensor] | None,
+    mask: Mask | None,
+    state: State = NOT_KEPT,
 ) -> Learned:
     """Learns a task from the weights and the mask of the task before; the first one from random weights.
 
-    Random weights are a function of the seed alone.
+    Random weights are a function of the seed alone. Where the `state` holds something, goes on from there.
     """
     torch.manual_seed(params.seed)
     network = build_network(params.backbone, params.section("backbones"))
@@ -54,16 +62,25 @@ def learn_task(
     # All strategies of the paper train the first task alike (Fig. 3a), so that it is trained once for all of them.
     first = _base.Strategy(_base.Params(), earlier, hardware)
     strategy = first if before is None else _strategy(params, earlier, hardware)
-    history = learn(network, task, pack, strategy, params.train, params.seed, hardware)
+    history = learn(network, task, pack, strategy, params.train, params.seed, hardware, state)
     if not all(bool(weight.isfinite().all()) for weight in network.parameters()):
         raise NumericError(f"{task.name}: a weight is not finite. Nothing was written. Try a smaller train.lr.")
     return Learned(network, history)
 
 
 def consolidate_task(
-    params: Params, task: Task, pack: Pack, hardware: Hardware, network: nn.Module, mask: Mask | None
+    params: Params,
+    task: Task,
+    pack: Pack,
+    hardware: Hardware,
+    network: nn.Module,
+    mask: Mask | None,
+    state: State = NOT_KEPT,
 ) -> Consolidated:
-    """The union of the earlier tasks' mask and of what the strategy consolidates of this task (Fig. 3a, 3b)."""
+    """The union of the earlier tasks' mask and of what the strategy consolidates of this task (Fig. 3a, 3b).
+
+    Where the `state` holds something, goes on from there.
+    """
     earlier = mask or masks.nothing_consolidated(network)
     network.to(hardware.device)
     strategy = _strategy(params, earlier, hardware)
@@ -72,7 +89,7 @@ def consolidate_task(
         batch = 1 if one_by_one else params.train.batch
         return crops.for_importance(pack, params.train.patch, params.seed, task.position, count, batch, hardware.device)
 
-    newly, facts = strategy.consolidate(network, task, samples)
+    newly, facts = strategy.consolidate(network, task, samples, state)
     cumulative = masks.union(earlier, newly)
     fractions = {
         "fraction_chosen": masks.fraction(newly),
