@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
-import re
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -30,7 +28,7 @@ from derain.data.pack import Pack
 from derain.data.sources import pack_set
 from derain.evaluation.evaluate import evaluate
 from derain.evaluation.quality import PROTOCOLS, RowScores
-from derain.hardware import Hardware, choose
+from derain.hardware import Hardware, choose, processor
 from derain.params import Mix, Params
 from derain.report.summary import MAIN, profile, summarize
 from derain.training.masks import Mask
@@ -172,13 +170,6 @@ def begun(record: Path, settings: Params) -> dict[str, Any]:
         "profile": profile(settings),
         "runs": content["runs"] if same else [],
     }
-
-
-def processor() -> str:
-    """The processor's name."""
-    info = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*: (.+)", info.read_text()) if info.exists() else None
-    return found[1] if found else platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":
