@@ -5,7 +5,7 @@ VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: demo test lint setup lock
+.PHONY: demo test lint setup lock torture
 
 demo: setup
 	dvc repro
@@ -17,6 +17,10 @@ demo: setup
 test: setup
 	ruff check . && ruff format --check . && mypy
 	pytest -n 2
+
+# Kills, signals, stale states, numbers that are not numbers: about half an hour.
+torture: setup
+	python -m torture
 
 lint: setup
 	ruff check --fix . && ruff format . && mypy
