@@ -5,7 +5,7 @@ VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: demo test lint setup lock torture
+.PHONY: demo test lint setup lock torture bench
 
 demo: setup
 	dvc repro
@@ -21,6 +21,10 @@ test: setup
 # Kills, signals, stale states, numbers that are not numbers: about half an hour.
 torture: setup
 	python -m torture
+
+# Ratios against a plain transcription of the published training script: some minutes, on a machine that does nothing else.
+bench: setup
+	python -m benchmarks
 
 lint: setup
 	ruff check --fix . && ruff format . && mypy

@@ -401,3 +401,49 @@ def test_a_damaged_pack_is_named_with_the_way_out(project: Project) -> None:
     assert "data/light/train" in output
     assert "dvc repro" in output
     assert "Traceback" not in output
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.unlink()
+    path.write_bytes(content)
+    path.chmod(0o444)  # DVC takes a read-only file for intact
+
+
+def test_rot_is_found_and_the_commands_that_are_printed_mend_it(project: Project) -> None:
+    verify = (sys.executable, "-m", "derain", "verify")
+    count = len([out for stage in stages(project.folder).values() for out in stage.outs])
+    assert f"all {count} outputs are what was written" in project.run(*verify)
+    recorded = {
+        str(out): out.hash_info.value
+        for stage in stages(project.folder).values()
+        for out in stage.outs
+        if out.protocol == "local"
+    }
+    cache = project.folder / ".dvc/cache/files/md5"
+    model, mask = (
+        next(value for name, value in recorded.items() if name.endswith(f"{kind}/task0.safetensors"))
+        for kind in ("models", "masks")
+    )
+    before = {path: path.read_bytes() for path in (project.folder / "models").iterdir()}
+    for path in (
+        project.folder / "models/task0.safetensors",
+        cache / model[:2] / model[2:],
+        cache / mask[:2] / mask[2:],
+        project.folder / "data/light/test.pack",
+        project.folder / "results/unseen/scores.json",
+    ):
+        flip_a_bit(path)
+    (project.folder / "plots/loss/task1.csv").unlink()
+    output = project.run(*verify, fails=True)
+    assert "Traceback" not in output
+    cures = re.findall(r"^  (.+)$", output, re.MULTILINE)
+    for name in ("models/task0", "masks/task0", "data/light", "results/unseen", "plots/loss/task1.csv"):
+        assert name in output
+    assert len(cures) == 5
+    for cure in cures:
+        project.run("sh", "-c", cure)
+    assert f"all {count} outputs are what was written" in project.run(*verify)
+    assert {path: path.read_bytes() for path in (project.folder / "models").iterdir()} == before
+    assert ran(project.dvc("repro")) == []

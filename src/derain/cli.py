@@ -6,12 +6,12 @@ import argparse
 from collections.abc import Sequence
 
 from derain import console
-from derain.commands import EXIT_CODES, demo, export, results, run, score, video
+from derain.commands import EXIT_CODES, demo, export, results, run, score, verify, video
 from derain.types import DerainError
 
 INTERRUPTED = 130
 
-_COMMANDS = (run, video, score, export, demo, results)
+_COMMANDS = (run, video, score, export, demo, results, verify)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,0 +1,76 @@
+"""The importance pass, one gradient a sample, against a loop over single samples with the published network."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from benchmarks import _measure
+from benchmarks._measure import Result
+from benchmarks.baseline import PublishedPReNet, published_ssim
+from benchmarks.data import packed
+from benchmarks.training_step import networks
+from derain import console
+from derain.training import crops, masks
+from derain.training.importance import mean_absolute_gradient
+from derain.types import Batch
+
+PROPORTION = masks.consolidated_proportion(0, 0.008, 1, 10)
+"""P(0) of the paper's values: the largest mask."""
+
+
+def main() -> None:
+    chosen = _measure.arguments("importance", __doc__, batch=18, patch=100)
+    where = _measure.hardware(chosen)
+    ours, published = networks()
+    with packed() as pack:
+        samples = crops.for_importance(pack, chosen.patch, 0, 0, chosen.batch, 1, where.device)
+        singles = list(samples)
+        works: dict[str, _measure.Work] = {"ours": lambda: mean_absolute_gradient(ours, samples, where)}
+        if not chosen.ours_only:
+            works["published"] = lambda: plain_loop(published, singles)
+        console.out.quiet = True  # of the pass's own progress
+        values = {name: work() for name, work in works.items()}
+        seconds = _measure.interleaved(works, chosen.steps)
+        console.out.quiet = False
+    if chosen.ours_only:
+        _measure.ours_only(seconds["ours"])
+        return
+    mine, theirs = values["ours"], values["published"]
+    difference = (_joined(mine, theirs) - _joined(theirs, theirs)).norm() / _joined(theirs, theirs).norm()
+    result = Result(f"importance, {chosen.batch} samples, {chosen.precision}", vars(chosen) | {"json": None})
+    result.facts = {
+        "importance, relative difference": float(difference),
+        "masks, share of weights that agree": _agreement(mine, theirs),
+    }
+    result.rows = [_measure.compared("importance pass", "published", seconds, "ours")]
+    _measure.finish(chosen, result)
+
+
+def plain_loop(network: PublishedPReNet, singles: list[Batch]) -> dict[str, Tensor]:
+    """Mean |gradient| of the published network's loss, sample by sample (Eq. 1 of Neural Reorganization)."""
+    total = {name: torch.zeros_like(weight) for name, weight in network.named_parameters()}
+    for rainy, clean in singles:
+        network.zero_grad()
+        (-published_ssim(network(rainy), clean)).backward()  # type: ignore[no-untyped-call]
+        for name, weight in network.named_parameters():
+            assert weight.grad is not None
+            total[name] += weight.grad.abs()
+    return {name: value / len(singles) for name, value in total.items()}
+
+
+def _joined(values: dict[str, Tensor], order: dict[str, Tensor]) -> Tensor:
+    return torch.cat([values[name].flatten() for name in order])
+
+
+def _agreement(mine: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
+    nothing = {name: torch.zeros_like(value, dtype=torch.bool) for name, value in theirs.items()}
+    one, other = (
+        masks.most_important({name: of[name] for name in theirs}, PROPORTION, "all", nothing) for of in (mine, theirs)
+    )
+    same = sum(int((one[name] == other[name]).sum()) for name in theirs)
+    return same / sum(value.numel() for value in theirs.values())
+
+
+if __name__ == "__main__":
+    main()

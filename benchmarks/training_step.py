@@ -1,0 +1,132 @@
+"""A training step, against the published script's and against its convolutions alone; the gradients side by side."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmarks import _measure
+from benchmarks._measure import Result
+from benchmarks.baseline import PublishedPReNet, published_ssim, published_step
+from derain.backbones.prenet import PReNet
+from derain.hardware import Hardware
+from derain.strategies import _base, nr
+from derain.training import masks
+from derain.training.learn import training_step
+from derain.training.losses import negative_ssim
+from derain.types import Batch
+
+CHANNELS, STAGES, BLOCKS = 32, 6, 5
+
+
+def main() -> None:
+    chosen = _measure.arguments("training_step", __doc__, batch=18, patch=100)
+    where = _measure.hardware(chosen)
+    ours, published = networks()
+    batch = crops(chosen.batch, chosen.patch)
+    works = {"ours": _step(ours, batch, where, distilled=False)}
+    if chosen.ours_only:
+        _measure.ours_only(_measure.interleaved(works, chosen.steps)["ours"])
+        return
+    optimizer = torch.optim.Adam(published.parameters(), lr=1e-3)
+    works |= {
+        "published": lambda: published_step(published, *batch, optimizer),
+        "published, one forward": lambda: published_step(published, *batch, optimizer, prints=False),
+        "ours, distilling": _step(networks()[0], batch, where, distilled=True),
+        "its convolutions": convolutions(chosen.batch, chosen.patch, where),
+    }
+    facts = gradients(batch, where)
+    seconds = _measure.interleaved(works, chosen.steps)
+    result = Result(f"training step, {chosen.precision}", vars(chosen) | {"json": None}, facts=facts)
+    result.rows = [
+        _measure.compared("training step", "published", seconds, "ours"),
+        _measure.compared("training step", "published, one forward", seconds, "ours"),
+        _measure.compared("step with distillation", "ours", seconds, "ours, distilling"),
+        _measure.compared("training step", "its convolutions", seconds, "ours"),
+    ]
+    _measure.finish(chosen, result)
+
+
+def networks() -> tuple[PReNet, PublishedPReNet]:
+    """Ours and the published one, with the same weights."""
+    torch.manual_seed(0)
+    ours, published = PReNet(CHANNELS, STAGES, BLOCKS), PublishedPReNet(CHANNELS, STAGES, BLOCKS)
+    published.load_state_dict(ours.state_dict())
+    return ours, published
+
+
+def crops(count: int, side: int) -> Batch:
+    """Smooth clean pictures and rainy ones, seeded."""
+    generator = torch.Generator().manual_seed(1)
+    coarse = torch.rand(count, 3, max(2, side // 8), max(2, side // 8), generator=generator)
+    clean = F.interpolate(coarse, size=(side, side), mode="bicubic").clamp(0, 1)
+    rain = (torch.rand(count, 1, side, side, generator=generator) > 0.9).float() * 0.5
+    return Batch((clean + rain).clamp(0, 1), clean)
+
+
+def _step(network: PReNet, batch: Batch, where: Hardware, distilled: bool) -> _measure.Work:
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    earlier = masks.nothing_consolidated(network)
+    strategy: _base.Strategy = _base.Strategy(_base.Params(), earlier, where)
+    if distilled:
+        params = nr.Params(
+            alpha_l=0.008,
+            tau_s=1.0,
+            tau_l=10.0,
+            lambda_kd=0.8,
+            consolidate=True,
+            rank="all",
+            gradient="sample",
+            samples=1,
+        )
+        strategy = nr.Strategy(params, earlier, where)
+    network.train()
+    strategy.before_task(network)
+    return lambda: training_step(network, batch, strategy, optimizer, where)
+
+
+def gradients(batch: Batch, where: Hardware) -> dict[str, float | str]:
+    """How near our gradient is to the published network's, in fp32, at the same weights."""
+    ours, published = networks()
+    (-published_ssim(published(batch.rainy), batch.clean)).backward()  # type: ignore[no-untyped-call]
+    with where.autocast():
+        derained = ours(batch.rainy).derained
+    negative_ssim(derained, batch.clean).backward()  # type: ignore[no-untyped-call]
+    mine, theirs = _gradient(ours), _gradient(published)
+    return {
+        "gradient, relative difference": float((mine - theirs).norm() / theirs.norm()),
+        "gradient, cosine": float(F.cosine_similarity(mine.double(), theirs.double(), dim=0)),
+    }
+
+
+def _gradient(network: nn.Module) -> Tensor:
+    named = sorted(network.named_parameters())
+    return torch.cat([weight.grad.flatten() for _, weight in named if weight.grad is not None])
+
+
+def convolutions(count: int, side: int, where: Hardware) -> _measure.Work:
+    """Forward and backward of the network's convolutions and of nothing else: the floor of a step."""
+    widths = [(6, CHANNELS), *[(CHANNELS, CHANNELS)] * 2 * BLOCKS, (CHANNELS, 3)]
+    first, later = (CHANNELS, 3 * CHANNELS), (2 * CHANNELS, 4 * CHANNELS)
+    dtype = torch.bfloat16 if where.precision == "bf16" else torch.float32
+
+    def layer(inputs: int, outputs: int) -> tuple[Tensor, Tensor, Tensor]:
+        x = torch.rand(count, inputs, side, side, dtype=dtype).contiguous(memory_format=torch.channels_last)
+        weight = torch.rand(outputs, inputs, 3, 3, dtype=dtype).contiguous(memory_format=torch.channels_last)
+        upstream = torch.ones(count, outputs, side, side, dtype=dtype).contiguous(memory_format=torch.channels_last)
+        return x.requires_grad_(), weight.requires_grad_(), upstream
+
+    layers = {shape: layer(*shape) for shape in {*widths, first, later}}
+    order = [shape for stage in range(STAGES) for shape in (*widths, later if stage else first)]
+
+    def work() -> None:
+        for shape in order:
+            x, weight, upstream = layers[shape]
+            torch.autograd.grad(F.conv2d(x, weight, padding=1), (x, weight), upstream)
+
+    return work
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""The baseline of the benchmarks computes what ours computes; no time is asserted."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from benchmarks import _measure, importance, training_step
+from benchmarks.baseline import published_ssim, published_step
+from derain.hardware import Hardware
+from derain.training import crops as training_crops
+from derain.training.importance import mean_absolute_gradient
+from derain.training.losses import negative_ssim
+from derain.types import Batch
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def batch() -> Batch:
+    return training_step.crops(2, 40)
+
+
+def test_the_published_network_and_loss_are_ours(batch: Batch) -> None:
+    ours, published = training_step.networks()
+    torch.testing.assert_close(ours(batch.rainy).derained, published(batch.rainy), atol=1e-5, rtol=1e-4)
+    loss = -published_ssim(batch.rainy, batch.clean)
+    torch.testing.assert_close(negative_ssim(batch.rainy, batch.clean), loss, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("precision", "largest"), [("fp32", 1e-4), ("bf16", 0.05)])
+def test_the_gradients_are_near(batch: Batch, precision: str, largest: float) -> None:
+    facts = training_step.gradients(batch, Hardware(torch.device("cpu"), precision))
+    assert float(facts["gradient, relative difference"]) < largest
+    assert float(facts["gradient, cosine"]) > 0.999
+
+
+def test_the_published_step_is_adam_on_the_negative_ssim(batch: Batch) -> None:
+    _, published = training_step.networks()
+    before = {name: weight.detach().clone() for name, weight in published.named_parameters()}
+    optimizer = torch.optim.Adam(published.parameters(), lr=1e-3)
+    assert published_step(published, *batch, optimizer) == pytest.approx(
+        -float(published_ssim(training_step.networks()[1](batch.rainy), batch.clean)), abs=1e-6
+    )
+    moved = [float((weight.detach() - before[name]).abs().max()) for name, weight in published.named_parameters()]
+    assert max(moved) == pytest.approx(1e-3, rel=1e-2), "Adam's first step is the learning rate"
+
+
+def test_the_plain_importance_is_ours(packs: dict, hardware: Hardware) -> None:
+    samples = training_crops.for_importance(packs["heavy"], 16, 0, 0, 3, 1, hardware.device)
+    ours, published = training_step.networks()
+    plain = importance.plain_loop(published, list(samples))
+    for name, value in mean_absolute_gradient(ours, samples, hardware).items():
+        assert (value - plain[name]).norm() <= 1e-4 * plain[name].norm()
+
+
+def test_the_convolutions_alone_are_those_of_the_network(batch: Batch) -> None:
+    """As many multiplications as a forward pass has: 10.1 G a patch of 100x100, less the first zero hidden state."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    ours, _ = training_step.networks()
+    with FlopCounterMode(display=False) as counted:
+        F.mse_loss(ours(batch.rainy).derained, batch.clean).backward()
+    with FlopCounterMode(display=False) as alone:
+        training_step.convolutions(2, 40, Hardware(torch.device("cpu"), "fp32"))()
+    assert alone.get_total_flops() == pytest.approx(counted.get_total_flops(), rel=0.01)
+
+
+def test_ratios_are_of_rounds() -> None:
+    row = _measure.compared("work", "theirs", {"theirs": [4.0, 6.0, 2.0], "mine": [2.0, 2.0, 2.0]}, "mine")
+    assert (row.ratio, row.low, row.high) == (2.0, 1.0, 3.0)
+
+
+@pytest.mark.parametrize("name", ["training_step", "inference", "importance", "data"])
+def test_ours_only_prints_one_number(name: str, tmp_path: Path) -> None:
+    size = ["--size", "40x32"] if name == "inference" else ["--batch", "1", "--patch", "24"]
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--steps", "1", "--threads", "1", *size]
+    ran = subprocess.run([*command, "--ours-only"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert json.loads(ran.stdout)["median_s"] > 0
+    whole = tmp_path / "result.json"
+    subprocess.run([*command, "--json", str(whole)], cwd=ROOT, capture_output=True, check=True)
+    found = json.loads(whole.read_text())
+    assert found["machine"]
+    assert found["rows"] or found["facts"]
