@@ -88,7 +88,9 @@ def compared(work: str, baseline: str, seconds: Mapping[str, list[float]], ours:
 
 def finish(chosen: argparse.Namespace, result: Result) -> None:
     """Prints the result, and writes it where asked."""
-    console.table(f"{result.name} ({machine()})", HEAD, [row.cells() for row in result.rows])
+    console.say(f"{result.name} ({machine()})")
+    if result.rows:
+        console.table("", HEAD, [row.cells() for row in result.rows])
     for what, value in result.facts.items():
         console.say(f"  {what}: {value if isinstance(value, str) else format(value, '.4g')}")
     if chosen.json:

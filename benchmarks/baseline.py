@@ -82,5 +82,5 @@ def published_step(
         network.eval()
         derained = network(rainy).clamp(0, 1)
         error = (derained - clean).pow(2).flatten(1).mean(1)
-        float((-10 * torch.log10(error)).mean())
+        (-10 * torch.log10(error)).mean().item()
     return loss.item()
