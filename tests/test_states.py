@@ -134,15 +134,19 @@ def test_a_measure_of_importance_goes_on_bit_for_bit(
     assert all(torch.equal(value, continued[name]) for name, value in undisturbed.items())
 
 
-def test_a_state_is_kept_until_the_result_is_written(folder_of_states: Path) -> None:
+def test_a_state_is_kept_until_the_next_computation_keeps_one(folder_of_states: Path) -> None:
+    """It has served then, and DVC has recorded what it served for."""
     _left({"seed": 0}, b"half")
-    with states.kept({"seed": 0}, "task0") as state:
-        assert state.load() == b"half"
-    assert list(folder_of_states.iterdir()) == []
+    for _ in range(2):  # the second time as after a DVC that was killed before it had recorded the result
+        with states.kept({"seed": 0}, "task0") as state:
+            assert state.load() == b"half"
+    with states.kept({"seed": 1}, "task0"):
+        assert len(list(folder_of_states.iterdir())) == 1
+    assert list(folder_of_states.iterdir()) == [], "a stage that was done before its first save leaves nothing"
 
 
 def _left(facts: dict[str, Any], content: bytes) -> None:
-    """Leaves a state behind."""
+    """Leaves a state of something that was interrupted behind."""
     with suppress(KilledError), states.kept(facts, "task0") as state:
         assert isinstance(state, KeptState)
         assert state.load() is None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -98,6 +99,7 @@ def _broken(stage: Callable[[], None], injected: AbstractContextManager[Any], st
     output = _OUTPUTS[stage]
     before = output.read_bytes() if output.exists() else None
     output.unlink(missing_ok=True)
+    shutil.rmtree(paths.cache() / "states", ignore_errors=True)  # which hold what the run before was done with
     try:
         with injected:
             stage()

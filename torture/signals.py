@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -95,12 +96,13 @@ class _Signals:
     ) -> None:
         if "Traceback" in said:
             self.faults.append(f"{case}: {said[-500:]}")
-        if code == 0:
+        if code == 0 or "wrote " in said:  # DVC itself may have been interrupted after it
             self.counts["stages that were done before"] += 1
+            shutil.rmtree(self._project.cache / "states", ignore_errors=True)  # for a new start
             return
         # A process that dies of the signal itself, while it starts, is to a shell one that exits with 128 + number.
-        # DVC dies of SIGTERM and outlives SIGINT, of which it says how its stage ended.
-        codes = {-signal.SIGTERM, 255} if group else {_ENDINGS[number], -number}
+        # DVC dies of SIGTERM; while a stage runs it outlives SIGINT, and says how the stage ended.
+        codes = {-number, 252, 255} if group else {_ENDINGS[number], -number}
         if code not in codes or (code == 255 and f"exited with {_ENDINGS[number]}" not in said and computes):
             self.faults.append(f"{case}: ended with {code}: {said[-500:]}")
         if computes:

@@ -39,7 +39,7 @@ PATIENCE = 10.0
 """Seconds to wait for another process to let a state go: one that was asked to stop needs a step for it."""
 
 _LIBRARIES = ("torch", "numpy", "scikit-image", "pillow")
-_STATE, _LOCK = "state", "lock"
+_STATE, _LOCK, _FINISHED = "state", "lock", "finished"
 
 
 class State:
@@ -66,6 +66,7 @@ class KeptState(State):
     def __init__(self, folder: Path) -> None:
         self.path = folder / _STATE
         self.asked: signal.Signals | None = None
+        (folder / _FINISHED).unlink(missing_ok=True)
         for rest in folder.glob(f".{_STATE}.*"):  # of a process that was killed while it wrote
             rest.unlink()
         self._every = _save_every()
@@ -99,6 +100,16 @@ class KeptState(State):
             paths.write_atomically(self.path, hashlib.sha256(content).digest() + content)
         except DataError as error:  # a full disk must not end what does not need it
             warn(f"{error} An interrupted stage would go on from an older state.")
+
+    def finish(self) -> None:
+        """Leaves the state to be removed by the next computation that keeps one.
+
+        DVC has not recorded the result yet: killed in that moment, it has the stage run again.
+        """
+        if self.path.exists():
+            (self.path.parent / _FINISHED).touch()
+        else:
+            shutil.rmtree(self.path.parent, ignore_errors=True)
 
 
 def _save_every() -> float:
@@ -134,9 +145,9 @@ def _code() -> dict[str, str]:
 def kept(facts: Mapping[str, Any], what: str) -> Iterator[State]:
     """The state of the computation that `facts` decide, for this process alone while the block lasts.
 
-    The block goes on from it and writes the result. When it ends well the state is removed; when it ends otherwise,
-    the state stays for the next try. SIGTERM and SIGINT are held back until a step is done and its state kept; a
-    second SIGINT is not.
+    The block goes on from it and writes the result. When it ends well the state has served, and the next computation
+    that keeps one removes it; when it ends otherwise, the state stays for the next try. SIGTERM and SIGINT are held
+    back until a step is done and its state kept; a second SIGINT is not.
 
     Args:
         facts: all that decides the result, besides code and libraries; JSON values.
@@ -158,7 +169,7 @@ def kept(facts: Mapping[str, Any], what: str) -> Iterator[State]:
         with _held_back(state):
             yield state
             if state.asked is None:
-                shutil.rmtree(folder, ignore_errors=True)
+                state.finish()
     finally:
         os.close(lock)
 
@@ -225,16 +236,18 @@ def _try_lock(folder: Path) -> int | None:
 
 
 def _clean(states: Path) -> None:
-    """Removes states that are too old or too many, and are nobody's now."""
+    """Removes states that have served, are too old or too many, and are nobody's now."""
     by_age = sorted((folder for folder in states.iterdir() if folder.is_dir()), key=_changed, reverse=True)
     for number, folder in enumerate(by_age):
-        if number < KEPT_STATES and time.time() - _changed(folder) < KEPT_DAYS * 86400:
+        served = (folder / _FINISHED).exists()
+        if not served and number < KEPT_STATES and time.time() - _changed(folder) < KEPT_DAYS * 86400:
             continue
         lock = _try_lock(folder)
         if lock is not None:
             shutil.rmtree(folder, ignore_errors=True)
             os.close(lock)
-            say(f"removed the state {folder}: nothing went on from it")
+            if not served:
+                say(f"removed the state {folder}: nothing went on from it")
 
 
 def _changed(folder: Path) -> float:
