@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from torch import nn
@@ -29,10 +32,16 @@ def forward(network: nn.Module, batch: np.ndarray, hardware: Hardware) -> np.nda
 
     Raises MemoryError where they do not fit into the memory of the device.
     """
+    with memory_errors(), torch.inference_mode(), hardware.autocast():
+        estimates = network(torch.from_numpy(batch).to(hardware.device)).derained
+        return np.asarray(estimates.float().cpu().numpy())
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Within it, memory that runs out is a MemoryError, on every device."""
     try:
-        with torch.inference_mode(), hardware.autocast():
-            estimates = network(torch.from_numpy(batch).to(hardware.device)).derained
-            return np.asarray(estimates.float().cpu().numpy())
+        yield
     except torch.OutOfMemoryError as error:
         raise MemoryError(str(error)) from None
     except RuntimeError as error:

@@ -26,8 +26,11 @@ DEFAULT_MEMORY = 1_250_000_000
 _BLENDED = 64
 """The overlap in pixels where no overlap makes tiles exact."""
 
+_FRAGMENTATION = {"cpu": 2.5, "cuda": 1.25}
+"""Memory taken for each byte that tensors hold; measured with PReNet: 1.5 to 2.5 where glibc keeps freed memory."""
+
 _UNKNOWN_BYTES = 4096.0
-"""Bytes a pixel of a network that does not tell: twice what PReNet of the paper's size holds."""
+"""Bytes a pixel of a network that does not tell: what PReNet of the paper's size takes."""
 
 
 class Forward(Protocol):
@@ -79,14 +82,15 @@ class Network:
         """
         _check(rainy)
         while True:
-            core = self._core(rainy)
+            core = None
             try:
+                core = self._core(rainy)
                 return self._restore(rainy, core, progress)
             except MemoryError:
-                if max(core) <= tiles.GRID:
+                if core is None or max(core) <= tiles.GRID:
                     raise DataError(
-                        f"{_size(rainy)} pixels do not fit into memory, not even in tiles of {max(core)}. Close other "
-                        "programs, or use the CPU, or another precision or overlap."
+                        f"{_size(rainy)} pixels do not fit into memory, not even in the smallest tiles. Close other "
+                        "programs, or use the CPU, another precision, or a smaller overlap."
                     ) from None
             self._tile = max(core) // 2
 
@@ -170,7 +174,7 @@ class _Torch:
     def bytes_per_pixel(self) -> float:
         from derain.restore.probe import bytes_per_pixel
 
-        return bytes_per_pixel(self._network, self._where) * (2 if self._where.device.type == "cpu" else 1.25)
+        return bytes_per_pixel(self._network, self._where) * _FRAGMENTATION[self._where.device.type]
 
     @cached_property
     def receptive_radius(self) -> int | None:
@@ -194,7 +198,7 @@ def load(
 
     Args:
         weights: a model of this project (.safetensors), a published PReNet checkpoint (.pth), or an exported .onnx,
-            which runs on the CPU in its own precision.
+            which runs on the CPU in fp32.
         device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
         precision: `auto` (bf16 where the hardware computes in it natively), `fp32` or `bf16`.
         tile: side in pixels of the square that each tile answers for; it sees `overlap` more on each side. None: the
@@ -209,8 +213,8 @@ def load(
     """
     weights = Path(weights)
     if weights.suffix == ".onnx":
-        if device not in {"auto", "cpu"} or precision != "auto":
-            raise ParamsError(f"{weights} runs on the CPU in its own precision: leave device and precision at auto.")
+        if device not in {"auto", "cpu"} or precision not in {"auto", "fp32"}:
+            raise ParamsError(f"{weights} runs on the CPU in fp32: leave device and precision at auto.")
         from derain.restore import onnx
 
         return Network(onnx.forward(weights), tile, overlap, max_memory)

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from derain.hardware import Hardware
+from derain.inference import memory_errors
 from derain.restore.tiles import GRID
 
 _SIDES = (64, 128, 256, 512)
@@ -41,7 +42,8 @@ def receptive_radius(network: nn.Module, device: torch.device | str = "cpu", pix
 
 def _answer(network: nn.Module, rainy: Tensor) -> Tensor:
     # As in training, since kernels fused for inference compute max(NaN, 0) = 0; nothing is kept for a backward pass.
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(lambda _: _NOTHING, lambda _: _NOTHING):
+    nothing_saved = torch.autograd.graph.saved_tensors_hooks(lambda _: _NOTHING, lambda _: _NOTHING)
+    with memory_errors(), torch.enable_grad(), nothing_saved:
         estimate: Tensor = network(rainy.clone().requires_grad_()).derained
     return estimate.detach()
 
@@ -50,7 +52,7 @@ def bytes_per_pixel(network: nn.Module, hardware: Hardware) -> float:
     """The most memory that the network's tensors take at any moment of a forward pass, per pixel of the picture."""
     side = 64
     rainy = torch.full((1, 3, side, side), 0.5, device=hardware.device)
-    with torch.inference_mode(), hardware.autocast(), _Live() as live:
+    with memory_errors(), torch.inference_mode(), hardware.autocast(), _Live() as live:
         network(rainy)
     return float(live.most / side**2)
 

@@ -125,22 +125,24 @@ def join(
         progress: called with the number of tiles done and of all.
     """
     rows, columns = spans(height, core.height, reach), spans(width, core.width, reach)
-    band = np.zeros((0, width, 3), np.float32)
-    top = done = 0
+    # One for all rows, and no estimate outlives its tile: either would lie in the way of the next blocks of memory.
+    band = np.zeros((max(len(row.weights) for row in rows), width, 3), np.float32)
+    done = 0
     for number, row in enumerate(rows, 1):
-        band = np.concatenate([band, np.zeros((row.used.stop - top - len(band), width, 3), np.float32)])
         for column in columns:
-            part = _inner(row, column, estimate(row.seen, column.seen))
-            band[row.used.start - top :, column.used] += part * np.outer(row.weights, column.weights)[..., None]
+            band[: len(row.weights), column.used] += _weighted(row, column, estimate(row.seen, column.seen))
             done += 1
             if progress is not None:
                 progress(done, len(rows) * len(columns))
         bottom = rows[number].used.start if number < len(rows) else height
-        finish(slice(top, bottom), band[: bottom - top])
-        band, top = band[bottom - top :], bottom
+        finished, kept = bottom - row.used.start, row.used.stop - bottom
+        finish(slice(row.used.start, bottom), band[:finished])
+        band[:kept] = band[finished : finished + kept]
+        band[kept:] = 0
 
 
-def _inner(row: Span, column: Span, estimate: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What is used of what a tile sees."""
+def _weighted(row: Span, column: Span, estimate: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What a tile adds to the picture."""
     top, left = (span.used.start - span.seen.start for span in (row, column))
-    return estimate[top : top + len(row.weights), left : left + len(column.weights)]
+    used = estimate[top : top + len(row.weights), left : left + len(column.weights)]
+    return used * row.weights[:, None, None] * column.weights[:, None]
