@@ -15,6 +15,7 @@ from derain.strategies import _base, nr
 from derain.training import masks
 from derain.training.learn import training_step
 from derain.training.losses import negative_ssim
+from derain.training.micro_batches import MicroBatches
 from derain.types import Batch
 
 CHANNELS, STAGES, BLOCKS = 32, 6, 5
@@ -65,7 +66,9 @@ def crops(count: int, side: int) -> Batch:
     return Batch((clean + rain).clamp(0, 1), clean)
 
 
-def _step(network: PReNet, batch: Batch, where: Hardware, distilled: bool) -> _measure.Work:
+def _step(
+    network: PReNet, batch: Batch, where: Hardware, distilled: bool, micro_batch: int | None = None
+) -> _measure.Work:
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     earlier = masks.nothing_consolidated(network)
     strategy: _base.Strategy = _base.Strategy(_base.Params(), earlier, where)
@@ -83,7 +86,7 @@ def _step(network: PReNet, batch: Batch, where: Hardware, distilled: bool) -> _m
         strategy = nr.Strategy(params, earlier, where)
     network.train()
     strategy.before_task(network)
-    return lambda: training_step(network, batch, strategy, optimizer, where)
+    return lambda: training_step(network, batch, strategy, optimizer, where, MicroBatches(micro_batch))
 
 
 def gradients(batch: Batch, where: Hardware) -> dict[str, float | str]:

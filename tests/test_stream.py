@@ -16,6 +16,7 @@ from derain.params import Params
 from derain.strategies import nr
 from derain.training import masks
 from derain.training.learn import training_step
+from derain.training.micro_batches import MicroBatches
 from derain.training.stream import Consolidated, Learned, learn_stream, learn_task
 from derain.types import NumericError, Task
 
@@ -125,7 +126,7 @@ def test_the_teacher_is_the_former_self_and_the_loss_that_of_equation_7(
     alike = strategy.extra_losses(batch, network(batch.rainy))
     assert alike["distillation"].item() == pytest.approx(-0.8, abs=1e-5), "lambda times -SSIM of equal pictures"
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
-    losses = training_step(network, batch, strategy, optimizer, hardware)
+    losses = training_step(network, batch, strategy, optimizer, hardware, MicroBatches())
     assert set(losses) == {"supervised", "distillation"}
     assert strategy.extra_losses(batch, network(batch.rainy))["distillation"].item() > -0.8
     assert all(weight.grad is None for weight in strategy.teacher.parameters())

@@ -111,12 +111,18 @@ class LaterTask(Section):
 
 
 class Train(Section):
-    """One task's training. `steps_per_epoch: null` means every patch of the set's grid once an epoch."""
+    """One task's training.
+
+    `steps_per_epoch: null` means every patch of the set's grid once an epoch, `micro_batch: null` that the whole batch
+    goes through the network at once.
+    """
 
     lr: Positive
     epochs: Count
     steps_per_epoch: Count | None
     batch: Count
+    # Left out of what is written while it is null: then it changes nothing.
+    micro_batch: Annotated[Count | None, Field(exclude_if=lambda size: size is None)]
     patch: Annotated[int, Field(ge=11)]
     milestones: list[Count]
     gamma: Annotated[float, Field(gt=0, le=1)]

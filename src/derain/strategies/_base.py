@@ -35,11 +35,14 @@ class Strategy:
         """Called with the weights of the task before, ahead of the first step."""
 
     def extra_losses(self, batch: Batch, restored: Restored) -> Mapping[str, Tensor]:
-        """Weighted loss terms by name, added to the supervised loss of a batch."""
+        """Weighted loss terms by name, each a mean over the batch's samples, added to the supervised loss.
+
+        `batch` may be a part of a step's batch: asked for each part, and the answers add up by the parts' shares.
+        """
         return {}
 
     def before_step(self, network: nn.Module) -> None:
-        """Called between the gradients and the optimizer's step."""
+        """Called once a step, between the gradients of its whole batch and the optimizer's step."""
 
     def after_task(self, network: nn.Module) -> None:
         """Called after the last step; the place for run-time assertions."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +14,7 @@ from derain.hardware import Hardware
 from derain.states import State
 from derain.training import crops
 from derain.training.losses import negative_ssim
+from derain.training.micro_batches import MicroBatches, Part
 from derain.training.progress import History, Progress
 from derain.types import Batch, NumericError, Task
 
@@ -45,10 +46,11 @@ def learn(
     optimizer = torch.optim.Adam(network.parameters(), lr=train.lr)
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, train.milestones, train.gamma)
     progress = Progress(network, optimizer, schedule, state)
+    micro_batches = MicroBatches(train.micro_batch)
     for epoch in track(range(len(progress.history), train.epochs), f"{task.name}: learning {task.dataset}, epoch"):
         batches = crops.of_epoch(pack, train, seed, task.position, epoch, hardware.device)
         for batch in batches.after(progress.step):
-            losses = training_step(network, batch, strategy, optimizer, hardware)
+            losses = training_step(network, batch, strategy, optimizer, hardware, micro_batches)
             if not all(map(math.isfinite, losses.values())):
                 raise NumericError(_not_finite(task, epoch, losses, batches.names(progress.step)))
             progress.step_done(losses, len(batches))
@@ -57,26 +59,42 @@ def learn(
 
 
 def training_step(
-    network: nn.Module, batch: Batch, strategy: Strategy, optimizer: torch.optim.Optimizer, hardware: Hardware
+    network: nn.Module,
+    batch: Batch,
+    strategy: Strategy,
+    optimizer: torch.optim.Optimizer,
+    hardware: Hardware,
+    micro_batches: MicroBatches,
 ) -> dict[str, float]:
-    """One step: forward, losses, backward, the strategy's say, update. Returns the losses by name.
+    """One step: the gradient of the whole batch, the strategy's say, update. Returns the losses by name.
 
     Weights are left alone when a loss or the gradient is not finite; the gradient's norm is returned too then.
     """
-    with hardware.autocast():
-        restored = network(batch.rainy)
-    losses: dict[str, Tensor] = {"supervised": negative_ssim(restored.derained, batch.clean)}
-    losses |= strategy.extra_losses(batch, restored)
+    losses = micro_batches.within_memory(batch, lambda parts: _backward(network, parts, strategy, hardware))
     values = {name: loss.item() for name, loss in losses.items()}
     if all(map(math.isfinite, values.values())):
-        optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(torch.stack(list(losses.values())).sum())
         norm = nn.utils.get_total_norm([weight.grad for weight in network.parameters() if weight.grad is not None])
         if not norm.isfinite():
             return values | {"gradient": norm.item()}
         strategy.before_step(network)
         optimizer.step()
     return values
+
+
+def _backward(network: nn.Module, parts: Iterable[Part], strategy: Strategy, hardware: Hardware) -> dict[str, Tensor]:
+    """Forward, losses and backward of a batch that comes in parts: leaves its gradients, returns its losses by name."""
+    network.zero_grad(set_to_none=True)
+    sums: dict[str, Tensor] = {}
+    for share, batch in parts:
+        with hardware.autocast():
+            restored = network(batch.rainy)
+        losses = {"supervised": negative_ssim(restored.derained, batch.clean)}
+        losses |= strategy.extra_losses(batch, restored)
+        losses = {name: share * loss for name, loss in losses.items()}
+        torch.autograd.backward(torch.stack(list(losses.values())).sum())
+        for name, loss in losses.items():
+            sums[name] = sums.get(name, 0) + loss.detach()
+    return sums
 
 
 def _not_finite(task: Task, epoch: int, losses: Mapping[str, float], names: list[str]) -> str:

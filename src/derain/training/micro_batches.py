@@ -1,0 +1,70 @@
+"""A batch in parts, for less memory: the gradients of the parts add up to the whole batch's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+import torch
+
+from derain.console import warn
+from derain.types import Batch, ParamsError
+
+T = TypeVar("T")
+
+
+class Part(NamedTuple):
+    """Samples of a step's batch, and their share of it in (0, 1]: the weight of their mean loss in the step's."""
+
+    share: float
+    batch: Batch
+
+
+@dataclass
+class MicroBatches:
+    """At most `size` samples go through the network at once (None: the whole batch), and fewer once memory ran out."""
+
+    size: int | None = None
+
+    def within_memory(self, batch: Batch, work: Callable[[Iterator[Part]], T]) -> T:
+        """What `work` returns for the parts of a batch; where memory runs out, `work` begins anew with smaller parts.
+
+        Raises:
+            ParamsError: a single sample does not fit.
+        """
+        size = self.size or len(batch.rainy)
+        while True:
+            try:
+                result = work(_parts(batch, size))
+            except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
+                if not _ran_out_of_memory(error):
+                    raise
+            else:
+                break
+            # Outside of the handler, whose error holds what the failed attempt has allocated.
+            if size == 1:
+                raise ParamsError(_too_large(batch))
+            size = min(size, len(batch.rainy)) // 2 or 1
+        if size < (self.size or len(batch.rainy)):
+            warn(f"memory ran out: from here on micro-batches of {size} (train.micro_batch); the batch stays as it is")
+            self.size = size
+        return result
+
+
+def _parts(batch: Batch, size: int) -> Iterator[Part]:
+    for rainy, clean in zip(torch.split(batch.rainy, size), torch.split(batch.clean, size), strict=True):
+        yield Part(len(rainy) / len(batch.rainy), Batch(rainy, clean))
+
+
+def _ran_out_of_memory(error: Exception) -> bool:
+    # On the CPU torch raises a RuntimeError that says so.
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
+
+
+def _too_large(batch: Batch) -> str:
+    height, width = batch.rainy.shape[-2:]
+    return (
+        f"params.yaml: train.patch: a step on one crop of {width}x{height} pixels does not fit into memory. "
+        "Choose a smaller patch or a smaller backbone."
+    )
