@@ -42,6 +42,12 @@ class DataError(DerainError):
     exit_code = 5
 
 
+class SpaceError(DataError):
+    """No space on the disk, or no memory: it can be tried again when there is some."""
+
+    exit_code = 6
+
+
 class BusyError(DerainError):
     """Another process is at work on the same: trying again later helps (EX_TEMPFAIL of sysexits.h)."""
 
