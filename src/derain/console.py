@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from derain import last_error
-from derain.types import DerainError, SpaceError
+from derain.types import DerainError, SpaceError, ran_out_of_memory
 
 out = Console(highlight=False, soft_wrap=True, emoji=False)
 err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
@@ -92,7 +92,9 @@ def code_of(main: Callable[[], Any], if_interrupted: str) -> int:
 def _within_memory(main: Callable[[], Any]) -> Any:
     try:
         return main()
-    except MemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        if not ran_out_of_memory(error):
+            raise
         detail = f" ({str(error).splitlines()[0][:200]})" if str(error) else ""
         raise SpaceError(f"memory ran out{detail}. Close other programs, or choose less at once.") from None
 

@@ -54,6 +54,12 @@ class BusyError(DerainError):
     exit_code = 75
 
 
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: Python's own, or torch's, on a GPU or (a RuntimeError) on the CPU."""
+    by_name = type(error).__name__ == "OutOfMemoryError"  # of a module that need not be imported for this
+    return by_name or isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+
+
 class Pair(NamedTuple):
     """A rainy photograph and its clean counterpart.
 
