@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import re
+import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +71,8 @@ def choose(device: str = "auto", precision: str = "auto", threads: int | None = 
     # fp32 means fp32: by default a GPU convolves in TF32, with ten bits of mantissa.
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
+    if device == "cpu":
+        _keep_freed_memory()
     return Hardware(torch.device(device), precision)
 
 
@@ -77,6 +81,14 @@ def processor() -> str:
     info = Path("/proc/cpuinfo")
     found = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE) if info.exists() else None
     return found[1] if found else platform.processor() or platform.machine()
+
+
+def _keep_freed_memory() -> None:
+    """Keeps glibc from giving the memory of each freed tensor back to the system, which zeroes it anew: mallopt(3)."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        trim_threshold, mmap_max = -1, -4
+        libc.mallopt(trim_threshold, -1)
+        libc.mallopt(mmap_max, 0)
 
 
 def _computes_bf16(device: str) -> bool:
