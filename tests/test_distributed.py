@@ -52,14 +52,14 @@ class Folder:
         shutil.copytree(self.path, path)
         return Folder(path)
 
-    def run(self, stage: str, launch: str = "python") -> subprocess.CompletedProcess[str]:
-        """Runs a stage (its name and key, or a script) as dvc.yaml does."""
+    def run(self, stage: str, launch: str = "python", save_every: int = 0) -> subprocess.CompletedProcess[str]:
+        """Runs a stage (its name and key, or a script) as dvc.yaml does, which keeps a state every so many seconds."""
         module = stage if stage.endswith(".py") else f"-m stages.{stage}"
         return subprocess.run(
             f"{launch} {module}",
             shell=True,
             cwd=self.path,
-            env=self.environment(),
+            env={**self.environment(), "DERAIN_SAVE_EVERY": str(save_every)},
             text=True,
             capture_output=True,
             timeout=120,
@@ -72,13 +72,12 @@ class Folder:
             "PYTHONPATH": str(ROOT),
             "OMP_NUM_THREADS": "1",
             "DERAIN_CACHE": str(self.path / "cache"),
-            "DERAIN_SAVE_EVERY": "0",
         }
 
     def script(self, patch: str) -> str:
         """A script that runs kd_task@1, changed by `patch` in process 1 alone."""
         (self.path / "patched.py").write_text(f"""
-import os, signal, sys
+import os, signal, sys, time
 from stages import kd_task
 from derain import distributed
 from derain.console import run
@@ -100,6 +99,7 @@ def fail(*_):
 def end(process, number):
     def step(original, *arguments):
         os.kill(process, number)
+        time.sleep(1)  # torchrun needs some of it to tell the others
         return original(*arguments)
     return step
 
@@ -210,24 +210,25 @@ def test_one_that_fails_ends_all_and_says_why_once(
 
 
 @pytest.mark.parametrize(
-    ("patch", "told"),
+    ("patch", "save_every", "told", "done"),
     [
-        ("after(4, end(os.getpid(), signal.SIGTERM))", "terminated; run the same command again"),
-        ("after(4, end(os.getppid(), signal.SIGTERM))", "terminated; run the same command again"),
-        ("after(4, end(os.getpid(), signal.SIGKILL))", "another process of this run has ended"),
+        ("after(4, end(os.getpid(), signal.SIGTERM))", 1000, "terminated; run the same", "2 epochs and 0 steps"),
+        ("after(4, end(os.getppid(), signal.SIGTERM))", 1000, "terminated; run the same", "2 epochs and 0 steps"),
+        ("after(4, end(os.getpid(), signal.SIGKILL))", 0, "another process of this run", ""),
     ],
     ids=["SIGTERM to one", "SIGTERM to torchrun", "SIGKILL to one"],
 )
 def test_interrupted_and_run_again_is_as_if_undisturbed(
-    alone: Folder, both: Folder, tmp_path: Path, patch: str, told: str
+    alone: Folder, both: Folder, tmp_path: Path, patch: str, save_every: int, told: str, done: str
 ) -> None:
+    """A signal to one stops both after the step that it came in, and the state of that step is kept."""
     folder = alone.copy(tmp_path / "project")
-    done = folder.run(folder.script(patch), TWO)
-    assert done.returncode != 0
-    assert done.stderr.count(told) == 1, done.stderr
+    stopped = folder.run(folder.script(patch), TWO, save_every)
+    assert stopped.returncode == 1
+    assert stopped.stderr.count(told) == 1, stopped.stderr
     again = folder.run(folder.script("pass"), TWO)
     assert again.returncode == 0, again.stderr
-    assert again.stdout.count("goes on where it was interrupted: after ") == 1
+    assert again.stdout.count(f"goes on where it was interrupted: after {done}") == 1
     model = "models/task1.safetensors"
     assert (folder.path / model).read_bytes() == (both.path / model).read_bytes()
 
@@ -237,7 +238,6 @@ def test_all_end_with_dvc(alone: Folder, tmp_path: Path) -> None:
     folder = alone.copy(tmp_path / "project")
     folder.script("""
     def wait(original, *arguments):
-        import time
         open("waits", "w").close()
         time.sleep(5)
         return original(*arguments)
