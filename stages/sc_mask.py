@@ -2,7 +2,7 @@
 
 import sys
 
-from derain import artifacts, paths
+from derain import artifacts, distributed, paths
 from derain.console import run, say
 from derain.training.stream import consolidate_task
 from stages import _task
@@ -21,9 +21,10 @@ def main(key: str) -> None:
         consolidated = consolidate_task(
             inputs.params, inputs.task, inputs.pack, inputs.hardware, network, inputs.before.mask, state
         )
-        artifacts.save(path, consolidated.mask, {**made_by, **consolidated.facts})
+        if distributed.is_main():
+            artifacts.save(path, consolidated.mask, {**made_by, **consolidated.facts})
     say(f"wrote {path}: {consolidated.facts['fraction_consolidated']:.1%} of the weights are consolidated")
 
 
 if __name__ == "__main__":
-    run(lambda: main(sys.argv[1]))
+    run(distributed.together(lambda: main(sys.argv[1])))

@@ -179,7 +179,8 @@ def test_every_parameter_is_declared_by_a_stage(profile: str, tmp_path: Path) ->
         for name in dependency.params
     }
     content = yaml.safe_load((tmp_path / "params.yaml").read_text())
-    unused = {"si"}  # the section of a strategy that is not selected
+    # The section of a strategy that is not selected; a part of the commands themselves, whose change DVC sees too.
+    unused = {"si", "launch"}
     missing = [
         leaf
         for leaf in leaves(content)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from derain import distributed
 from derain.types import Batch
 
 if TYPE_CHECKING:
@@ -30,18 +31,29 @@ class Crops:
         return -(-len(self.places) // self.batch)
 
     def __iter__(self) -> Iterator[Batch]:
-        return self.after(0)
+        return map(self.at, range(len(self)))
 
-    def after(self, steps: int) -> Iterator[Batch]:
-        """The batches that follow the first `steps`."""
-        for start in range(steps * self.batch, len(self.places), self.batch):
-            rainy, clean = self.pack.crops(self.places[start : start + self.batch], self.patch)
-            yield Batch(_to_tensor(rainy, self.device), _to_tensor(clean, self.device))
+    def at(self, step: int) -> Batch:
+        """The whole batch of a step."""
+        return self._read(self._places(step), 1.0)
+
+    def shares_after(self, steps: int) -> Iterator[Batch]:
+        """This process's share of each batch that follows the first `steps`: all of it where it is alone."""
+        for step in range(steps, len(self)):
+            places = self._places(step)
+            own, share = distributed.share(len(places))
+            yield self._read(places[own], share)
 
     def names(self, step: int) -> list[str]:
         """The names of the pairs in a batch, for messages."""
-        pairs = self.places[step * self.batch : (step + 1) * self.batch, 0]
-        return [self.pack.names[pair] for pair in pairs]
+        return [self.pack.names[pair] for pair in self._places(step)[:, 0]]
+
+    def _places(self, step: int) -> np.ndarray:
+        return self.places[step * self.batch : (step + 1) * self.batch]
+
+    def _read(self, places: np.ndarray, share: float) -> Batch:
+        rainy, clean = self.pack.crops(places, self.patch)
+        return Batch(_to_tensor(rainy, self.device), _to_tensor(clean, self.device), share)
 
 
 def of_epoch(pack: Pack, train: Train, seed: int, position: int, epoch: int, device: torch.device) -> Crops:

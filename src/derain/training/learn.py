@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from derain import distributed
 from derain.console import track
 from derain.hardware import Hardware
 from derain.states import State
 from derain.training import crops
 from derain.training.losses import negative_ssim
-from derain.training.micro_batches import MicroBatches, Part
+from derain.training.micro_batches import MicroBatches
 from derain.training.progress import History, Progress
 from derain.types import Batch, NumericError, Task
 
@@ -49,7 +50,7 @@ def learn(
     micro_batches = MicroBatches(train.micro_batch)
     for epoch in track(range(len(progress.history), train.epochs), f"{task.name}: learning {task.dataset}, epoch"):
         batches = crops.of_epoch(pack, train, seed, task.position, epoch, hardware.device)
-        for batch in batches.after(progress.step):
+        for batch in batches.shares_after(progress.step):
             losses = training_step(network, batch, strategy, optimizer, hardware, micro_batches)
             if not all(map(math.isfinite, losses.values())):
                 raise NumericError(_not_finite(task, epoch, losses, batches.names(progress.step)))
@@ -68,9 +69,11 @@ def training_step(
 ) -> dict[str, float]:
     """One step: the gradient of the whole batch, the strategy's say, update. Returns the losses by name.
 
-    Weights are left alone when a loss or the gradient is not finite; the gradient's norm is returned too then.
+    `batch` is this process's share; gradient and losses are those of all shares. Weights are left alone when a loss or
+    the gradient is not finite; the gradient's norm is returned too then.
     """
     losses = micro_batches.within_memory(batch, lambda parts: _backward(network, parts, strategy, hardware))
+    losses = distributed.add_up(network, losses)
     values = {name: loss.item() for name, loss in losses.items()}
     if all(map(math.isfinite, values.values())):
         norm = nn.utils.get_total_norm([weight.grad for weight in network.parameters() if weight.grad is not None])
@@ -81,16 +84,18 @@ def training_step(
     return values
 
 
-def _backward(network: nn.Module, parts: Iterable[Part], strategy: Strategy, hardware: Hardware) -> dict[str, Tensor]:
+def _backward(
+    network: nn.Module, parts: Iterable[Batch], strategy: Strategy, hardware: Hardware
+) -> Mapping[str, Tensor]:
     """Forward, losses and backward of a batch that comes in parts: leaves its gradients, returns its losses by name."""
     network.zero_grad(set_to_none=True)
     sums: dict[str, Tensor] = {}
-    for share, batch in parts:
+    for batch in parts:
         with hardware.autocast():
             restored = network(batch.rainy)
         losses = {"supervised": negative_ssim(restored.derained, batch.clean)}
         losses |= strategy.extra_losses(batch, restored)
-        losses = {name: share * loss for name, loss in losses.items()}
+        losses = {name: batch.share * loss for name, loss in losses.items()}
         torch.autograd.backward(torch.stack(list(losses.values())).sum())
         for name, loss in losses.items():
             sums[name] = sums.get(name, 0) + loss.detach()
