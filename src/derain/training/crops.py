@@ -36,7 +36,7 @@ class Crops:
         """The batches that follow the first `steps`."""
         for start in range(steps * self.batch, len(self.places), self.batch):
             rainy, clean = self.pack.crops(self.places[start : start + self.batch], self.patch)
-            yield Batch(_to_tensor(rainy, self.device), _to_tensor(clean, self.device))
+            yield Batch(*(to_tensor(torch.from_numpy(side).to(self.device)) for side in (rainy, clean)))
 
     def names(self, step: int) -> list[str]:
         """The names of the pairs in a batch, for messages."""
@@ -64,6 +64,6 @@ def for_importance(
     return Crops(pack, places, patch, batch, device)
 
 
-def _to_tensor(crops: np.ndarray, device: torch.device) -> torch.Tensor:
+def to_tensor(crops: torch.Tensor) -> torch.Tensor:
     """uint8 (N, H, W, 3) to float32 (N, 3, H, W) in [0, 1]; the memory stays channels-last."""
-    return torch.from_numpy(crops).to(device).permute(0, 3, 1, 2).float().div_(255)
+    return crops.permute(0, 3, 1, 2).float().div_(255)
