@@ -61,7 +61,7 @@ def test_what_dvc_writes_for_a_small_number_is_a_number(tmp_path: Path, text: st
         ({"train__batch": 0}, "train.batch", "greater than or equal to 1"),
         ({"train__milestones": [50, 30]}, "train.milestones", "increase"),
         ({"train__epoch": 3}, "train.epoch", "unknown key"),
-        ({"strategy": "nope"}, "strategy", "Allowed: nr, si"),
+        ({"strategy": "nope"}, "strategy", "Allowed: ewc, mas, nr, "),
         ({"backbone": "nope"}, "backbone", "Allowed: prenet"),
         ({"precision": "fp64"}, "precision", "'auto', 'fp32' or 'bf16'"),
         ({"device": "gpu"}, "device", "auto|cpu|cuda"),

@@ -11,6 +11,7 @@ from typing import Annotated
 import numpy as np
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from derain.params import Count, Section
 from derain.strategies import _base
