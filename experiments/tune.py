@@ -2,14 +2,16 @@
 
     python -m experiments.tune KEY VALUE [VALUE ...] [--held-out PATTERN ...] [--seeds 0] [--params PARAMS]
 
-KEY is one of a strategy's section in params.yaml, as ewc.lambda_ewc. Training pairs whose names match a PATTERN (with
-the shell's wildcards) are left out of training and stand in for the test sets. Name all pairs that show a photograph:
-in the demo `astronaut*`, five pictures of eighteen. Each value is a whole stream; the first task is trained once a seed.
+KEY is one of a strategy's section in params.yaml, as ewc.lambda_ewc, VALUE as in JSON. Training pairs whose names
+match a PATTERN (with the shell's wildcards) are left out of training and stand in for the test sets. Name all pairs
+that show a photograph: in the demo `astronaut*`, five pictures of eighteen. Each value is a whole stream; the first
+task is trained once.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -18,8 +20,6 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
-
-import yaml
 
 from derain import console, params
 from derain.data.pack import write_pack
@@ -66,6 +66,8 @@ def _chosen(pairs: Iterable[Pair], patterns: list[str], held_out: bool) -> Itera
 def main() -> None:
     chosen = arguments()
     settings = params.check(chosen.params)
+    for value in chosen.values:
+        with_value(settings, chosen.key, value).section("strategies")  # a wrong one stops before hours of work
     hardware = choose(settings.device, settings.precision, settings.threads)
     rows = ["seed  value         psnr     ssim  forgetting (dB)"]
     for seed in chosen.seeds:
@@ -86,7 +88,7 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m experiments.tune", description=__doc__)
     parser.add_argument("key", metavar="KEY")
-    parser.add_argument("values", metavar="VALUE", nargs="+", type=yaml.safe_load)
+    parser.add_argument("values", metavar="VALUE", nargs="+", type=json.loads)
     parser.add_argument("--held-out", nargs="+", default=["astronaut*"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--params", type=Path, default=params.PARAMS_FILE)
