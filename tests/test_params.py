@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ruamel.yaml import YAML
 
 from derain import params
 from derain.types import ParamsError
@@ -38,6 +39,36 @@ def test_what_dvc_writes_for_a_small_number_is_a_number(tmp_path: Path, text: st
     file = tmp_path / "params.yaml"
     file.write_text((ROOT / "params.yaml").read_text().replace("lr: 0.002", f"lr: {text}"))
     assert params.load(file).train.lr == 1e-5
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "010",
+        "1:30",
+        "no",
+        "off",
+        "yes",
+        "1e-05",
+        ".5",
+        "1.",
+        "-3",
+        "+7",
+        "true",
+        "False",
+        "null",
+        "~",
+        ".inf",
+        "nan",
+        "-.5E3",
+    ],
+)
+def test_scalars_are_what_dvcs_yaml_library_takes_them_for(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text(f"value: {text}")
+    expected = YAML(typ="safe", pure=True).load(file.read_text())
+    found = params._parse(file)
+    assert (found, type(found["value"])) == (expected, type(expected["value"]))
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def test_numbers_that_are_none_stop_a_stage() -> None:
 def folder() -> Iterator[Folder]:
     """One in which a training takes a few seconds, most of them the start of Python."""
     with small_folder() as made:
-        made.write_params(numbers.SMALL | {"train.steps_per_epoch": 100})
+        made.write_params(numbers.SMALL | {"train.steps_per_epoch": 300})
         made.write_artifacts()
         yield made
 

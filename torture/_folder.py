@@ -59,19 +59,20 @@ def small_folder() -> Iterator[Folder]:
         params.load_plugin("strategies", strategy)
     with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, DERAIN_CACHE=f"{folder}/cache"):
         os.chdir(folder)
-        console.out.quiet = True
+        console.out.quiet = console.err.quiet = True
         try:
             for number, name in enumerate(("heavy", "light")):
                 for split in ("train", "test"):
-                    write_pack(paths.DATA / name, split, _pairs(number))
+                    write_pack(paths.DATA / name, split, pairs(number))
             yield Folder(demo)
         finally:
-            console.out.quiet = False
+            console.out.quiet = console.err.quiet = False
             os.chdir(before)
             torch.set_num_threads(threads)
 
 
-def _pairs(seed: int) -> Iterator[Pair]:
+def pairs(seed: int) -> Iterator[Pair]:
+    """Two pairs of noise."""
     rng = np.random.default_rng(seed)
     for number in range(2):
         rainy, clean = rng.integers(0, 256, (2, 24, 32, 3), dtype=np.uint8)

@@ -59,7 +59,7 @@ def run(seed: int, count: int) -> Figures:
     with every_step, small_folder() as folder:
         folder.write_params(SMALL)
         folder.write_artifacts()
-        expected = {_train: _result(_train), _mask: _result(_mask)}
+        expected = {train: _result(train), _mask: _result(_mask)}
         cases = itertools.cycle(itertools.product(_VALUES, _INJECTIONS))
         for value, name in itertools.islice(cases, count):
             stage, injection = _INJECTIONS[name]
@@ -72,7 +72,7 @@ def run(seed: int, count: int) -> Figures:
     return Figures(counts, faults)
 
 
-def _train() -> None:
+def train() -> None:
     kd_task.main("1")
 
 
@@ -80,12 +80,12 @@ def _mask() -> None:
     sc_mask.main("1")
 
 
-def _test() -> None:
+def test() -> None:
     with mock.patch.object(sys, "argv", ["stages.eval", "light"]):
         eval_stage.main()
 
 
-_OUTPUTS = {_train: paths.model("task1"), _mask: paths.mask("task1"), _test: paths.RESULTS / "light/scores.json"}
+_OUTPUTS = {train: paths.model("task1"), _mask: paths.mask("task1"), test: paths.RESULTS / "light/scores.json"}
 
 
 def _result(stage: Callable[[], None]) -> bytes:
@@ -111,9 +111,9 @@ def _broken(stage: Callable[[], None], injected: AbstractContextManager[Any], st
             yield f"does not say where: {error}"
     if output.exists():
         yield f"{output} was written"
-    if stage is _test:
+    if stage is test:
         return
-    if before is not None and stage is _train:
+    if before is not None and stage is train:
         output.write_bytes(before)
     yield from _wrong_state(step)
 
@@ -133,7 +133,7 @@ def _wrong_state(step: int) -> Iterator[str]:
         yield "the state that was left holds what is no number"
 
 
-def _at(step: int, change: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:
+def at(step: int, change: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:
     """`original`, whose call number `step` (from 1) is answered by `change`, which gets `original` first."""
     calls = itertools.count(1)
     return lambda *given: change(original, *given) if next(calls) == step else original(*given)
@@ -141,7 +141,7 @@ def _at(step: int, change: Callable[..., Any], original: Callable[..., Any]) -> 
 
 def _of_loss(module: Any, spoil: Callable[[Tensor], Tensor], step: int) -> AbstractContextManager[Any]:
     loss = module.negative_ssim
-    return mock.patch.object(module, "negative_ssim", _at(step, lambda original, *given: spoil(original(*given)), loss))
+    return mock.patch.object(module, "negative_ssim", at(step, lambda original, *given: spoil(original(*given)), loss))
 
 
 def _with_gradient(value: float) -> Callable[[Tensor], Tensor]:
@@ -174,7 +174,7 @@ def _weight(step: int, value: float) -> AbstractContextManager[Any]:
         with torch.no_grad():
             next(network.parameters()).fill_(value)
 
-    return mock.patch.object(nr.Strategy, "before_step", _method(_at(step, spoil, nr.Strategy.before_step)))
+    return mock.patch.object(nr.Strategy, "before_step", _method(at(step, spoil, nr.Strategy.before_step)))
 
 
 def _teacher(step: int, value: float) -> AbstractContextManager[Any]:
@@ -182,7 +182,7 @@ def _teacher(step: int, value: float) -> AbstractContextManager[Any]:
         next(strategy.teacher.parameters()).fill_(value)
         return original(strategy, *given)
 
-    return mock.patch.object(nr.Strategy, "extra_losses", _method(_at(step, spoil, nr.Strategy.extra_losses)))
+    return mock.patch.object(nr.Strategy, "extra_losses", _method(at(step, spoil, nr.Strategy.extra_losses)))
 
 
 def _method(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -201,12 +201,12 @@ def _model(_: int, value: float) -> AbstractContextManager[Any]:
 
 
 _INJECTIONS: dict[str, tuple[Callable[[], None], Injection]] = {
-    "loss": (_train, lambda step, value: _of_loss(learn, lambda loss: loss * value, step)),
-    "gradient": (_train, lambda step, value: _of_loss(learn, _with_gradient(value), step)),
-    "input": (_train, _input),
-    "weights": (_train, _weight),
-    "target of distillation": (_train, _teacher),
+    "loss": (train, lambda step, value: _of_loss(learn, lambda loss: loss * value, step)),
+    "gradient": (train, lambda step, value: _of_loss(learn, _with_gradient(value), step)),
+    "input": (train, _input),
+    "weights": (train, _weight),
+    "target of distillation": (train, _teacher),
     "gradient of importance": (_mask, lambda step, value: _of_loss(importance, _with_gradient(value), step)),
     "input of importance": (_mask, _input),
-    "tested network": (_test, _model),
+    "tested network": (test, _model),
 }

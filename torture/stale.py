@@ -31,6 +31,7 @@ _CHANGES: Mapping[str, list[Any]] = {
     "train.epochs": [5, 6],
     "train.steps_per_epoch": [2, None, 3],
     "train.batch": [2, 3],
+    "train.micro_batch": [None, 1],
     "train.patch": [16, 12],
     "train.milestones": [[2], [], [2, 4]],
     "train.gamma": [0.2, 0.5],

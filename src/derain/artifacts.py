@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -16,9 +19,11 @@ from torch import Tensor, nn
 
 from derain.params import load_plugin
 from derain.paths import write_atomically
-from derain.types import DataError
+from derain.types import DataError, DerainError
 
 _FORMAT = 1
+_PATIENCE = 60.0
+"""Seconds for a stranger's checkpoint, the start of torch on a busy machine included."""
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], made_by: Mapping[str, Any]) -> None:
@@ -49,7 +54,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except FileNotFoundError:
         raise DataError(f"{path} is missing. Run `dvc repro`, or `dvc pull` where a remote has it.") from None
-    except (SafetensorError, ValueError, OSError) as error:
+    except (SafetensorError, ValueError, OSError, RecursionError) as error:
         raise DataError(f"{path} is damaged or no safetensors file ({error}).") from None
     if not isinstance(made, dict) or "sha256" not in made:
         raise DataError(f"{path} was not written by this project: it does not say what made it.")
@@ -97,14 +102,33 @@ def load_network(path: Path | str, device: torch.device | str = "cpu") -> nn.Mod
         weights, made = load(path)
         if "backbone" not in made:
             raise DataError(f"{path} holds no network but {made.get('kind', 'something else')}.")
-        plugin = load_plugin("backbones", made["backbone"])
-        network = plugin.build(plugin.Params(**made[made["backbone"]]))
-        load_weights(network, weights, path)
+        network = _described(path, made, weights)
     return cast(nn.Module, network.to(device).eval().requires_grad_(False))
+
+
+def _described(path: Path, made: Mapping[str, Any], weights: Mapping[str, Tensor]) -> nn.Module:
+    """The network that a file says it holds, with its weights."""
+    name = made["backbone"]
+    try:
+        plugin = load_plugin("backbones", name)
+        section = plugin.Params(**made[name])
+    except (DerainError, ValueError, TypeError, KeyError):
+        raise DataError(f"{path} holds a network that this version does not know ({str(name)[:80]!r}).") from None
+    with torch.device("meta"):  # shapes without memory: the file may say that it holds more than there is
+        expected = plugin.build(section)
+    _check_shapes(expected, weights, path)
+    network: nn.Module = plugin.build(section)
+    network.load_state_dict(dict(weights))
+    return network
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
     """Copies weights into a network of the same names and shapes; DataError names the first that differs."""
+    _check_shapes(network, weights, path)
+    network.load_state_dict(dict(weights))
+
+
+def _check_shapes(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     for name in sorted(expected.keys() | found.keys()):
@@ -113,16 +137,21 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) 
                 f"{path} belongs to another network: {name} is {found.get(name, 'missing')} there and "
                 f"{expected.get(name, 'missing')} here. Use the backbone section it was trained with."
             )
-    network.load_state_dict(dict(weights))
 
 
 def _read_published(path: Path) -> dict[str, Tensor]:
+    """The tensors of a stranger's checkpoint, which a process of its own reads: see `derain.foreign`."""
+    if not path.is_file():
+        raise DataError(f"{path} is missing.")
+    command = [sys.executable, "-m", "derain.foreign", str(path.absolute())]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parent.parent), "OMP_NUM_THREADS": "1"}
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing.") from None
-    except Exception as error:  # torch.load raises a dozen kinds for damaged or hostile files
-        raise DataError(f"{path} is no checkpoint of plain tensors ({type(error).__name__}).") from None
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise DataError(f"{path} is no checkpoint of plain tensors: it must map names to tensors.")
-    return content
+        read = subprocess.run(command, env=environment, capture_output=True, timeout=_PATIENCE, check=False)  # noqa: S603
+    except subprocess.TimeoutExpired:
+        raise DataError(f"{path} is no checkpoint of plain tensors (reading it took {_PATIENCE:.0f} s).") from None
+    if read.returncode < 0:
+        raise DataError(f"{path} is no checkpoint of plain tensors (reading it took too much time or memory).")
+    if read.returncode != 0:
+        reason = (read.stderr.decode(errors="replace").splitlines() or ["no reason was given"])[-1]
+        raise DataError(f"{path} is no checkpoint of plain tensors ({reason}).")
+    return safetensors.torch.load(read.stdout)

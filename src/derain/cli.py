@@ -7,9 +7,6 @@ from collections.abc import Sequence
 
 from derain import console
 from derain.commands import EXIT_CODES, demo, export, results, run, score, verify, video
-from derain.types import DerainError
-
-INTERRUPTED = 130
 
 _COMMANDS = (run, video, score, export, demo, results, verify)
 
@@ -17,13 +14,7 @@ _COMMANDS = (run, video, score, export, demo, results, verify)
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `derain ARGV...` and returns the exit code; wrong usage raises SystemExit(2), as argparse does."""
     chosen = _parser().parse_args(argv)
-    try:
-        return int(chosen.main(chosen))
-    except DerainError as error:
-        return console.fail(error)
-    except KeyboardInterrupt:
-        console.warn("interrupted; the files written so far are complete")
-        return INTERRUPTED
+    return console.code_of(lambda: chosen.main(chosen), "the files written so far are complete")
 
 
 def _parser() -> argparse.ArgumentParser:

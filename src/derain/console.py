@@ -15,7 +15,8 @@ from rich.segment import Segments
 from rich.table import Table
 from rich.text import Text
 
-from derain.types import DerainError
+from derain import last_error
+from derain.types import DerainError, SpaceError, ran_out_of_memory
 
 out = Console(highlight=False, soft_wrap=True, emoji=False)
 err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
@@ -52,7 +53,7 @@ def run(main: Callable[[], Any]) -> NoReturn:
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        code = _code_of(main)
+        code = code_of(main, "run the same command again to continue")
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)  # nothing is left that could be stopped
@@ -62,17 +63,40 @@ def run(main: Callable[[], Any]) -> NoReturn:
     os._exit(code)
 
 
-def _code_of(main: Callable[[], Any]) -> int:
+def code_of(main: Callable[[], Any], if_interrupted: str) -> int:
+    """The exit code of a stage or command; says what went wrong, there and in last_error.json.
+
+    A fault of the program itself goes on as it is, with its traceback.
+    """
     try:
-        main()
+        code = int(_within_memory(main) or 0)
     except DerainError as error:
+        last_error.note(type(error).__name__, str(error), error.exit_code)
         return fail(error)
     except KeyboardInterrupt as interruption:
         terminated = isinstance(interruption, Terminated)
-        how = "terminated" if terminated else "interrupted"
-        err.print(f"{how}; run the same command again to continue", markup=False)
-        return 143 if terminated else 130
-    return 0
+        code, how = (143, "terminated") if terminated else (130, "interrupted")
+        err.print(f"{how}; {if_interrupted}", markup=False)
+        last_error.note(type(interruption).__name__, how, code)
+        return code
+    except Exception as error:
+        last_error.note(type(error).__name__, str(error), 1)
+        raise
+    if code == 0:
+        last_error.forget()
+    else:
+        last_error.note("SomeFailed", "some of the inputs failed; what was printed names them", code)
+    return code
+
+
+def _within_memory(main: Callable[[], Any]) -> Any:
+    try:
+        return main()
+    except (MemoryError, RuntimeError) as error:
+        if not ran_out_of_memory(error):
+            raise
+        detail = f" ({str(error).splitlines()[0][:200]})" if str(error) else ""
+        raise SpaceError(f"memory ran out{detail}. Close other programs, or choose less at once.") from None
 
 
 def _terminate(*_: Any) -> NoReturn:

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from derain.hardware import Hardware
-from derain.types import DataError
+from derain.types import SpaceError, ran_out_of_memory
 
 
 def estimate(network: nn.Module, rainy: np.ndarray, hardware: Hardware) -> np.ndarray:
     """The network's last estimate of the derained picture, float32 (H, W, 3), nominally in [0, 1] and not clamped.
 
-    `rainy` is uint8 RGB of shape (H, W, 3). Raises DataError where the picture does not fit into memory.
+    `rainy` is uint8 RGB of shape (H, W, 3). Raises SpaceError where the picture does not fit into memory.
     """
     # Divided in NumPy, so that 8-bit levels are the same numbers on every device.
     scaled = np.moveaxis(rainy, -1, 0).astype(np.float32) / np.float32(255)
@@ -24,7 +24,7 @@ def estimate(network: nn.Module, rainy: np.ndarray, hardware: Hardware) -> np.nd
         return np.moveaxis(forward(network, scaled[None], hardware)[0], 0, -1)
     except MemoryError:
         height, width = rainy.shape[:2]
-        raise DataError(f"{width}x{height} pixels do not fit into memory. Cut the picture, or use the CPU.") from None
+        raise SpaceError(f"{width}x{height} pixels do not fit into memory. Cut the picture, or use the CPU.") from None
 
 
 def forward(network: nn.Module, batch: np.ndarray, hardware: Hardware) -> np.ndarray:
@@ -42,9 +42,7 @@ def memory_errors() -> Iterator[None]:
     """Within it, memory that runs out is a MemoryError, on every device."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise MemoryError(str(error)) from None
     except RuntimeError as error:
-        if "allocate memory" not in str(error):  # how torch says it on the CPU
+        if not ran_out_of_memory(error):
             raise
         raise MemoryError(str(error)) from None

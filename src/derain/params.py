@@ -239,7 +239,10 @@ def check(path: Path = PARAMS_FILE) -> Params:
 
 
 class _Yaml12(yaml.SafeLoader):
-    """YAML 1.2 numbers: DVC writes 1e-05, which YAML 1.1 reads as a text. A key that occurs twice is an error."""
+    """Numbers and truth values of YAML 1.2, as DVC reads and writes them; a key that occurs twice is an error.
+
+    In YAML 1.1 1e-05 is a text, 010 is eight, 1:30 is ninety, and `no` is false.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
@@ -252,11 +255,23 @@ class _Yaml12(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Yaml12.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)$"),
-    list("-+0123456789."),
-)
+_SCALARS = {
+    "bool": ("tTfF", r"true|True|TRUE|false|False|FALSE"),
+    "int": ("-+0123456789", r"[-+]?[0-9]+"),
+    "float": (
+        "-+.0123456789",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+    ),
+}
+_TAG = "tag:yaml.org,2002:"
+
+_Yaml12.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.removeprefix(_TAG) not in _SCALARS]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _name, (_first, _pattern) in _SCALARS.items():
+    _Yaml12.add_implicit_resolver(_TAG + _name, re.compile(rf"^(?:{_pattern})$"), list(_first))
+_Yaml12.add_constructor(_TAG + "int", lambda _, node: int(node.value))
 
 
 def _parse(path: Path) -> dict[str, Any]:

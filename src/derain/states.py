@@ -67,8 +67,6 @@ class KeptState(State):
         self.path = folder / _STATE
         self.asked: signal.Signals | None = None
         (folder / _FINISHED).unlink(missing_ok=True)
-        for rest in folder.glob(f".{_STATE}.*"):  # of a process that was killed while it wrote
-            rest.unlink()
         self._every = _save_every()
         self._saved_at = time.monotonic()
         self._pause = self._every

@@ -42,10 +42,22 @@ class DataError(DerainError):
     exit_code = 5
 
 
+class SpaceError(DataError):
+    """No space on the disk, or no memory: it can be tried again when there is some."""
+
+    exit_code = 6
+
+
 class BusyError(DerainError):
     """Another process is at work on the same: trying again later helps (EX_TEMPFAIL of sysexits.h)."""
 
     exit_code = 75
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: Python's own, or torch's, on a GPU or (a RuntimeError) on the CPU."""
+    by_name = type(error).__name__ == "OutOfMemoryError"  # of a module that need not be imported for this
+    return by_name or isinstance(error, MemoryError) or "can't allocate memory" in str(error)
 
 
 class Pair(NamedTuple):

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 SOME_FAILED = 3
 
-EXIT_CODES = "exit codes: 0 all done, 2 wrong usage, 3 some pictures failed, 4 a number is not finite, 5 unusable file"
+EXIT_CODES = (
+    "exit codes: 0 all done, 1 a fault of the program, 2 wrong usage, 3 some pictures failed, 4 a number is not "
+    "finite, 5 unusable file, 6 no space or memory, 75 busy, 130 interrupted, 143 terminated"
+)
 
 
 def network_arguments(parser: argparse.ArgumentParser) -> None:

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, NamedTuple, NoReturn, Protocol, cast
 
+from derain import paths
 from derain.data.pictures import SUFFIXES
 from derain.types import DataError
 
@@ -93,7 +94,7 @@ def unpack(archive: Path, into: Path, *, limit_bytes: int = LIMIT_BYTES, limit_m
         raise DataError(f"{archive} cannot be unpacked ({error}): unpack it by hand and name `folder:`") from None
     except _DAMAGE as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise DataError(f"{archive} cannot be unpacked to {into}: {error.strerror}") from None
+            raise paths.not_written(into, error, what=f"{archive} cannot be unpacked to {into}") from None
         raise DataError(f"{archive} is damaged or incomplete ({error}): remove it and fetch it again") from None
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -130,6 +131,7 @@ def _zip_members(file: IO[bytes], guard: _Guard) -> Iterator[_Member]:
         for info in infos:
             # `filename` ends at the first NUL and has the system's separators.
             guard.check(info.orig_filename, info.file_size, info.is_dir(), _zip_oddity(info))
+        guard.check_space()
         for info in infos:
             if not info.is_dir():
                 with archive.open(info) as content:
@@ -244,6 +246,10 @@ class _Guard:
             if path in self._seen:
                 self._refuse(name, "occurs twice (capital and small letters count as equal)")
             self._seen.add(path)
+
+    def check_space(self) -> None:
+        """Raises SpaceError where the members that were checked would not fit on the disk."""
+        paths.check_space(self._root, self._declared_bytes)
 
     def _refuse(self, name: str, why: str) -> NoReturn:
         shown = repr(name if len(name) <= 80 else name[:80] + "...")

@@ -28,6 +28,7 @@ from urllib.request import (
     UnknownHandler,
 )
 
+from derain import paths
 from derain.console import track, warn
 from derain.data import sha256_of
 from derain.types import DataError, ParamsError
@@ -196,6 +197,8 @@ class _Part:
         length = response.headers.get("Content-Length")
         rest = int(length) if length and length.isdecimal() else None
         written = 0
+        if rest is not None:
+            paths.check_space(self.path, rest)
         with self._file(url, response, start) as file:
             chunks = -(-rest // _CHUNK_BYTES) if rest is not None else None
             for chunk in track(_chunks(response, first), f"{self._target.name} (MiB)", chunks):
@@ -223,7 +226,7 @@ class _Part:
         try:
             yield
         except OSError as error:
-            raise DataError(f"{self.path} cannot be written: {error.strerror}") from None
+            raise paths.not_written(self.path, error) from None
 
     def discard(self) -> None:
         self.path.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from derain.restore import tiles
-from derain.types import DataError, NumericError, ParamsError
+from derain.types import DataError, NumericError, ParamsError, SpaceError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -77,7 +77,8 @@ class Network:
             The derained picture: float32 clamped to [0, 1], integers rounded to the nearest.
 
         Raises:
-            DataError: the picture has another shape, dtype or range, or does not fit into memory in the smallest tiles.
+            DataError: the picture has another shape, dtype or range.
+            SpaceError: it does not fit into memory, not even in the smallest tiles.
             NumericError: the network's estimate is not finite.
         """
         _check(rainy)
@@ -88,7 +89,7 @@ class Network:
                 return self._restore(rainy, core, progress)
             except MemoryError:
                 if core is None or max(core) <= tiles.GRID:
-                    raise DataError(
+                    raise SpaceError(
                         f"{_size(rainy)} pixels do not fit into memory, not even in the smallest tiles. Close other "
                         "programs, or use the CPU, another precision, or a smaller overlap."
                     ) from None

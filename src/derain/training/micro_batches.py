@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 import torch
 
 from derain.console import warn
-from derain.types import Batch, ParamsError
+from derain.types import Batch, ParamsError, ran_out_of_memory
 
 T = TypeVar("T")
 
@@ -37,8 +37,8 @@ class MicroBatches:
         while True:
             try:
                 result = work(_parts(batch, size))
-            except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
-                if not _ran_out_of_memory(error):
+            except (MemoryError, RuntimeError) as error:
+                if not ran_out_of_memory(error):
                     raise
             else:
                 break
@@ -55,11 +55,6 @@ class MicroBatches:
 def _parts(batch: Batch, size: int) -> Iterator[Part]:
     for rainy, clean in zip(torch.split(batch.rainy, size), torch.split(batch.clean, size), strict=True):
         yield Part(len(rainy) / len(batch.rainy), Batch(rainy, clean))
-
-
-def _ran_out_of_memory(error: Exception) -> bool:
-    # On the CPU torch raises a RuntimeError that says so.
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
 def _too_large(batch: Batch) -> str:
