@@ -5,20 +5,20 @@ VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: demo test lint setup lock torture bench
+.PHONY: demo test lint setup repository lock torture bench
 
-demo: setup
+demo: repository setup
 	dvc repro
 	derain results
 	@! git diff --quiet HEAD -- params.yaml || git diff --quiet HEAD -- dvc.lock metrics || echo \
 	  "This machine's last digits differ from those of the recorded run: dvc.lock and metrics/summary.json hold its own" \
 	  "now. Commit them, or 'git checkout HEAD dvc.lock metrics' for the recorded ones."
 
-test: setup
+test: repository setup
 	ruff check . && ruff format --check . && mypy
 	pytest -n 2
 
-# Kills, signals, stale states, numbers that are not numbers: about half an hour.
+# Kills, signals, stale states, rot, full disks, hostile files ... (docs/reliability.md): about an hour.
 torture: setup
 	python -m torture
 
@@ -28,6 +28,12 @@ bench: setup
 
 lint: setup
 	ruff check --fix . && ruff format . && mypy
+
+# DVC works in git repositories only, and says no more than that. A zip of the project is none.
+repository:
+	@test "$$(git rev-parse --show-toplevel 2>/dev/null)" = "$$(pwd -P)" || { echo "This folder is no git repository,"\
+	  "which DVC needs (a zip holds none). Make it one, then run make again:"; \
+	  echo "  git init && git add --all && git commit --message 'The project as it came'"; exit 1; }
 
 setup: $(VENV)/installed
 

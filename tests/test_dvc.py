@@ -394,6 +394,49 @@ def test_a_second_clone_goes_on_from_a_remote_without_training_again(project: Pr
     assert not {"train_task0", "kd_task@1", "sc_mask0", "sc_mask@1"} & set(ran(output))
 
 
+def test_a_clone_with_the_cache_at_hand_is_up_to_date(project: Project, tmp_path: Path) -> None:
+    project.run("git", "clone", "--quiet", str(project.folder), str(tmp_path / "clone"))
+    clone = Project(tmp_path / "clone")
+    clone.dvc("cache", "dir", "--local", str(project.folder / ".dvc/cache"))
+    clone.dvc("checkout")
+    assert "up to date" in clone.dvc("status")
+    assert ran(clone.dvc("repro")) == []
+
+
+def test_a_merge_conflict_in_dvc_lock_has_the_way_out_of_the_documentation(project: Project) -> None:
+    def changed(value: str, branch: str) -> None:
+        project.dvc("exp", "run", "-S", value)
+        project.commit(f"{value} on {branch}")
+
+    project.run("git", "checkout", "--quiet", "-b", "other")
+    changed("train.lr=0.001", "other")
+    project.run("git", "checkout", "--quiet", "main")
+    project.dvc("checkout")
+    changed("nr.alpha_l=0.01", "main")
+    said = project.run("git", "merge", "other", fails=True)
+    assert "CONFLICT" in said
+    assert "in dvc.lock" in said
+    assert "in params.yaml" not in said
+    (way_out,) = re.findall(r"^(git checkout --ours dvc\.lock.*)$", (ROOT / "docs/reliability.md").read_text(), re.M)
+    said = project.run("sh", "-c", way_out)
+    assert "train_task0" not in ran(said), "which the other branch has trained"
+    assert "up to date" in project.dvc("status")
+    assert params.load(project.folder / "params.yaml").train.lr == 0.001
+    assert artifacts.load(project.folder / "masks/task0.safetensors")[1]["strategy_params"]["alpha_l"] == 0.01
+    assert project.run("git", "status", "--porcelain") == ""
+
+
+def test_a_zip_without_git_says_what_to_do(tmp_path: Path) -> None:
+    for name in ("Makefile", "params.yaml"):
+        shutil.copy2(ROOT / name, tmp_path / name)
+    project = Project(tmp_path)
+    said = project.run("make", "repository", fails=True)
+    (way_out,) = re.findall(r"^  (git init .*)$", said, re.M)
+    identity = "export GIT_AUTHOR_NAME=T GIT_COMMITTER_NAME=T GIT_AUTHOR_EMAIL=t@e.org GIT_COMMITTER_EMAIL=t@e.org"
+    project.run("sh", "-c", f"{identity}; {way_out}")
+    project.run("make", "repository")
+
+
 def test_a_damaged_pack_is_named_with_the_way_out(project: Project) -> None:
     pack = project.folder / "data/light/train.pack"
     content = bytearray(pack.read_bytes())

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from stages import kd_task
-from torture import numbers, stale
+from torture import checkpoints, downloads, memory, numbers, overrides, rot, stale, writes
 from torture._folder import Folder, small_folder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,6 +31,32 @@ def test_numbers_that_are_none_stop_a_stage() -> None:
     figures = numbers.run(seed=1, count=8)
     assert figures.faults == []
     assert len(figures.counts) == 8
+
+
+def test_flipped_bits_are_noticed() -> None:
+    figures = rot.run(seed=1, count=50)
+    assert figures.faults == []
+    assert figures.counts["noticed"] == 50
+
+
+def test_no_output_is_half_written() -> None:
+    assert writes.run(seed=1, count=12).faults == []
+
+
+def test_hostile_checkpoints_are_refused() -> None:
+    assert checkpoints.run(seed=1, count=8).faults == []
+
+
+def test_memory_that_runs_out_halves_the_micro_batch() -> None:
+    assert memory.run(seed=1, count=4).faults == []
+
+
+def test_faulty_downloads_end_with_the_file_or_a_message() -> None:
+    assert downloads.run(seed=1, count=10).faults == []
+
+
+def test_overrides_are_taken_or_refused() -> None:
+    assert overrides.run(seed=1, count=9).faults == []
 
 
 @pytest.fixture
@@ -99,6 +125,13 @@ def test_a_second_training_of_the_same_says_so_and_may_be_tried_again(folder: Fo
         first.communicate()
 
 
+def runs(process: int) -> bool:
+    try:
+        return "zombie" not in Path(f"/proc/{process}/status").read_text()
+    except OSError:  # it has ended, perhaps while its status was read
+        return False
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells a process of its parent's end on Linux only")
 def test_a_stage_ends_and_keeps_its_state_when_its_dvc_is_killed(folder: Folder) -> None:
     folder.write_params(numbers.SMALL | {"train.steps_per_epoch": 100_000})
@@ -111,9 +144,8 @@ def test_a_stage_ends_and_keeps_its_state_when_its_dvc_is_killed(folder: Folder)
     before = state.stat().st_mtime_ns
     process.kill()
     process.communicate()  # until the stage, too, has closed the pipe
-    status = Path(f"/proc/{stage}/status")
-    deadline = time.monotonic() + 30
-    while status.exists() and "zombie" not in status.read_text():
+    deadline = time.monotonic() + 60
+    while runs(stage):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert state.stat().st_mtime_ns > before

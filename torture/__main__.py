@@ -34,7 +34,8 @@ def _run(part: ModuleType, chosen: argparse.Namespace) -> bool:
     figures = part.run(chosen.seed, count)
     counts = {**figures.counts, "faults": len(figures.faults), "minutes": (time.monotonic() - start) / 60}
     rows = [[what, f"{value:g}" if isinstance(value, int) else f"{value:.2f}"] for what, value in counts.items()]
-    console.table(f"python -m torture {name} --seed {chosen.seed} --count {count}", ["", ""], rows)
+    console.say(f"python -m torture {name} --seed {chosen.seed} --count {count}")
+    console.table("", ["", ""], rows)
     for fault in figures.faults:
         console.warn(fault)
     return not figures.faults

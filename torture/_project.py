@@ -26,7 +26,7 @@ _TINY: dict[str, Any] = {
 }
 _TINY_TRAIN = {"milestones": [2, 4], "batch": 2, "patch": 32}
 
-_HALF_WRITTEN = re.compile(r"RWLock-file .* corrupted|dvc\.lock' (validation failed|is invalid)|YAML file structure")
+HALF_WRITTEN = re.compile(r"RWLock-file .* corrupted|dvc\.lock' (validation failed|is invalid)|YAML file structure")
 
 
 class Project:
@@ -109,7 +109,7 @@ class Project:
 
     def mended(self, said: str) -> bool:
         """Takes the way out of docs/reliability.md where DVC says that a file of its own is half written."""
-        half_written = _HALF_WRITTEN.search(said)
+        half_written = HALF_WRITTEN.search(said)
         if half_written:
             (self.folder / "dvc.lock").unlink(missing_ok=True)
             (self.folder / ".dvc/tmp/rwlock").unlink(missing_ok=True)
