@@ -152,7 +152,8 @@ def test_the_recorded_results_are_those_of_the_code_as_it_is(tmp_path: Path) -> 
 
 
 def test_the_readme_is_finished_and_its_links_lead_somewhere() -> None:
-    for file in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "experiments/README.md", ROOT / "docs/method.md", ROOT / "docs/strategies.md"):
+    names = ("README.md", "CONTRIBUTING.md", "experiments/README.md", "docs/method.md", "docs/strategies.md")
+    for file in (ROOT / name for name in names):
         text = file.read_text()
         assert "@@" not in text
         for link in re.findall(r"\]\((?!https?://)([^)#]+)\)", text):
