@@ -16,6 +16,7 @@ from derain.training import masks
 from derain.training.learn import training_step
 from derain.training.losses import negative_ssim
 from derain.training.micro_batches import MicroBatches
+from derain.training.trace import Trace
 from derain.types import Batch
 
 CHANNELS, STAGES, BLOCKS = 32, 6, 5
@@ -71,7 +72,7 @@ def _step(
 ) -> _measure.Work:
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     earlier = masks.nothing_consolidated(network)
-    strategy: _base.Strategy = _base.Strategy(_base.Params(), earlier, where)
+    strategy: _base.Strategy = _base.Strategy(_base.Params(), earlier, where, {})
     if distilled:
         params = nr.Params(
             alpha_l=0.008,
@@ -83,10 +84,11 @@ def _step(
             gradient="sample",
             samples=1,
         )
-        strategy = nr.Strategy(params, earlier, where)
+        strategy = nr.Strategy(params, earlier, where, {})
     network.train()
     strategy.before_task(network)
-    return lambda: training_step(network, batch, strategy, optimizer, where, MicroBatches(micro_batch))
+    trace = Trace(network)
+    return lambda: training_step(network, batch, strategy, optimizer, where, MicroBatches(micro_batch), trace)
 
 
 def gradients(batch: Batch, where: Hardware) -> dict[str, float | str]:

@@ -31,9 +31,15 @@ from derain.evaluation.quality import PROTOCOLS, RowScores
 from derain.hardware import Hardware, choose, processor
 from derain.params import Mix, Params
 from derain.report.summary import MAIN, profile, summarize
+from derain.strategies._base import Memory
 from derain.training.masks import Mask
 from derain.training.stream import Learned, consolidate_task, learn_task
 from derain.types import Task
+
+
+def with_strategy(name: str) -> Callable[[Params], Params]:
+    """Another strategy, with its section as it is."""
+    return lambda settings: settings.model_copy(update={"strategy": name})
 
 
 def with_nr(settings: Params, **values: Any) -> Params:
@@ -72,9 +78,15 @@ def mixed(settings: Params) -> Params:
 
 STRATEGIES: Mapping[str, Callable[[Params], Params]] = {
     "NR": with_nr,
-    "SI": lambda settings: settings.model_copy(update={"strategy": "si"}),
+    "SI": with_strategy("si"),
     "NR without SC": lambda settings: with_nr(settings, consolidate=False),
     "NR without KD": lambda settings: with_nr(settings, lambda_kd=0.0),
+    "EWC": with_strategy("ewc"),
+    "MAS": with_strategy("mas"),
+    "Synaptic intelligence": with_strategy("synaptic_intelligence"),
+    "PIGWM": with_strategy("pigwm"),
+    "PackNet-like": with_strategy("packnet"),
+    "Replay": with_strategy("replay"),
     "Mix": mixed,
 }
 
@@ -95,10 +107,13 @@ class Seed:
         facts: dict[str, dict[str, Any]] = {}
         weights: dict[str, Tensor] | None = None
         mask: Mask | None = None
+        memory: Memory | None = None
         for task in settings.tasks:
-            learned = self.learn(settings, task, weights, mask)
+            learned = self.learn(settings, task, weights, mask, memory)
             pack = self.pack(settings, task.dataset, "train")
-            mask, facts[task.name] = consolidate_task(settings, task, pack, self.hardware, learned.network, mask)
+            mask, memory, _, facts[task.name] = consolidate_task(
+                settings, task, pack, self.hardware, learned.network, learned.trace, mask, memory
+            )
             weights = {name: tensor.detach().cpu().clone() for name, tensor in learned.network.state_dict().items()}
             for test in settings.tests:
                 column, _ = evaluate(
@@ -107,13 +122,20 @@ class Seed:
                 scores[test] |= column
         return dict(summarize(settings, scores, facts).as_json())
 
-    def learn(self, settings: Params, task: Task, weights: dict[str, Tensor] | None, mask: Mask | None) -> Learned:
+    def learn(
+        self,
+        settings: Params,
+        task: Task,
+        weights: dict[str, Tensor] | None,
+        mask: Mask | None,
+        memory: Memory | None,
+    ) -> Learned:
         """Learns a task, the first one only where no strategy before has."""
         pack = self.pack(settings, task.dataset, "train")
         if task.after is not None:
-            return learn_task(settings, task, pack, self.hardware, weights, mask)
+            return learn_task(settings, task, pack, self.hardware, weights, mask, memory)
         if task.dataset not in self.first:
-            self.first[task.dataset] = learn_task(settings, task, pack, self.hardware, None, None)
+            self.first[task.dataset] = learn_task(settings, task, pack, self.hardware, None, None, None)
         return self.first[task.dataset]
 
     def pack(self, settings: Params, name: str, split: str) -> Pack:

@@ -15,10 +15,11 @@ from derain.types import Task
 
 
 class Before(NamedTuple):
-    """The weights and the cumulative mask after the task before; None ahead of the first one."""
+    """The weights, the cumulative mask and the strategy's memory after the task before; None ahead of the first one."""
 
     weights: dict[str, Tensor] | None
     mask: dict[str, Tensor] | None
+    memory: dict[str, Tensor] | None
     checksums: dict[str, str]
 
 
@@ -38,8 +39,8 @@ class Inputs(NamedTuple):
             "task": self.task.key,
             "position": self.task.position,
             "dataset": self.task.dataset,
-            # The first task's model is the same for every strategy.
-            **({} if (kind, self.task.after) == ("model", None) else self._strategy()),
+            # The first task's training is the same for every strategy.
+            **({} if self.task.after is None and kind in {"model", "trace"} else self._strategy()),
             "seed": self.params.seed,
             "train": self.params.train.model_dump(),
             "made_from": {"data": self.pack.sha256, **self.before.checksums},
@@ -58,7 +59,8 @@ class Inputs(NamedTuple):
 
 
 def inputs(key: str, weights: bool) -> Inputs:
-    """Reads params.yaml and what the task of that key starts from: the earlier mask, and the `weights` if asked for."""
+    """Reads params.yaml and what the task of that key starts from: what is left of the task before, its `weights` too
+    if they are asked for."""
     settings = params.load()
     task = settings.task(key)
     hardware = choose(settings.device, settings.precision, settings.threads)
@@ -68,10 +70,12 @@ def inputs(key: str, weights: bool) -> Inputs:
 
 def _before(task: Task, with_weights: bool) -> Before:
     if task.after is None:
-        return Before(None, None, {})
+        return Before(None, None, None, {})
     stem = f"task{task.after}"
-    mask, made = artifacts.load(paths.mask(stem))
+    mask, masked = artifacts.load(paths.mask(stem))
+    memory, remembered = artifacts.load(paths.memory(stem))
     if not with_weights:
-        return Before(None, mask, {"earlier mask": made["sha256"]})
+        return Before(None, mask, memory, {"earlier mask": masked["sha256"], "earlier memory": remembered["sha256"]})
     weights, model = artifacts.load(paths.model(stem))
-    return Before(weights, mask, {"model": model["sha256"], "mask": made["sha256"]})
+    checksums = {"model": model["sha256"], "mask": masked["sha256"], "memory": remembered["sha256"]}
+    return Before(weights, mask, memory, checksums)

@@ -1,4 +1,4 @@
-"""kd_task@<task>: learns a later task under the strategy, from the model and the mask of the task before (Fig. 3c)."""
+"""kd_task@<task>: learns a later task under the strategy, from what is left of the task before (Fig. 3c)."""
 
 import csv
 import io
@@ -19,10 +19,11 @@ def main(key: str) -> None:
     path = paths.model(inputs.task.name)
     with inputs.state({"backbone": inputs.params.backbone, "section": section.model_dump(), **made_by}) as state:
         learned = learn_task(
-            inputs.params, inputs.task, inputs.pack, inputs.hardware, before.weights, before.mask, state
+            inputs.params, inputs.task, inputs.pack, inputs.hardware, before.weights, before.mask, before.memory, state
         )
         if distributed.is_main():
             artifacts.save_network(path, learned.network, inputs.params.backbone, section, made_by)
+            artifacts.save(paths.trace(inputs.task.name), learned.trace, inputs.made_by("trace"))
             paths.write_atomically(paths.loss(inputs.task.name), as_csv(learned.history))
     say(f"wrote {path} ({inputs.hardware.device}, {inputs.hardware.precision})")
 

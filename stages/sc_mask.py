@@ -1,4 +1,4 @@
-"""sc_mask0, sc_mask@<task>: what the strategy consolidates of a task, joined to the earlier masks (Fig. 3a, 3b)."""
+"""sc_mask0, sc_mask@<task>: what is left of a task: its mask, joined to the earlier ones (Fig. 3a, 3b), and memory."""
 
 import sys
 
@@ -10,20 +10,35 @@ from stages import _task
 
 def main(key: str) -> None:
     inputs = _task.inputs(key, weights=False)
+    before = inputs.before
     model_path = paths.model(inputs.task.name)
     weights, model = artifacts.load(model_path)
+    trace, traced = artifacts.load(paths.trace(inputs.task.name))
     network = artifacts.build_network(inputs.params.backbone, inputs.params.section("backbones"))
     artifacts.load_weights(network, weights, model_path)
     made_by = inputs.made_by("mask")
-    made_by["made_from"]["model"] = model["sha256"]
+    made_by["made_from"] |= {"model": model["sha256"], "trace": traced["sha256"]}
     path = paths.mask(inputs.task.name)
     with inputs.state(made_by) as state:
         consolidated = consolidate_task(
-            inputs.params, inputs.task, inputs.pack, inputs.hardware, network, inputs.before.mask, state
+            inputs.params,
+            inputs.task,
+            inputs.pack,
+            inputs.hardware,
+            network,
+            trace,
+            before.mask,
+            before.memory,
+            state,
         )
         if distributed.is_main():
             artifacts.save(path, consolidated.mask, {**made_by, **consolidated.facts})
-    say(f"wrote {path}: {consolidated.facts['fraction_consolidated']:.1%} of the weights are consolidated")
+            memory_facts = {**made_by, "kind": "memory", "bytes": consolidated.stored}
+            artifacts.save(paths.memory(inputs.task.name), consolidated.memory, memory_facts)
+    say(
+        f"wrote {path}: {consolidated.facts['fraction_consolidated']:.1%} of the weights are consolidated, "
+        f"{consolidated.stored:,} bytes stored"
+    )
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def tiny_params() -> Params:
     demo = params.load(ROOT / "params.yaml")
     sections = demo.sections | {
         "prenet": {"channels": 8, "stages": 2, "blocks": 1},
-        "nr": demo.sections["nr"] | {"samples": 6},
+        **{name: demo.sections[name] | {"samples": 6} for name in ("nr", "ewc", "mas", "pigwm")},
     }
     train = demo.train.model_copy(
         update={"epochs": 2, "milestones": [1], "steps_per_epoch": 2, "batch": 2, "patch": 16}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -87,12 +88,14 @@ def test_every_strategy_keeps_its_contract(name: str, hardware: Hardware) -> Non
     section = demo.model_copy(update={"strategy": name}).section("strategies")
     assert isinstance(section, params.Section)
     network = torch.nn.Conv2d(3, 3, 3, padding=1)
-    strategy = module.Strategy(section, masks.nothing_consolidated(network), hardware)
+    strategy = module.Strategy(section, masks.nothing_consolidated(network), hardware, {})
     assert isinstance(strategy, _base.Strategy)
     batch = Batch(*random_batch(0))
     strategy.before_task(_Backbone(network))
     for loss in strategy.extra_losses(batch, Restored(network(batch.rainy))).values():
         assert loss.shape == ()
+    assert strategy.penalties(_Backbone(network)) == {}, "no task before, no penalty"
+    assert strategy.join(batch, np.random.default_rng(0)) is batch
     assert module.__doc__
 
 

@@ -18,7 +18,7 @@ import yaml
 
 from derain import artifacts, distributed, hardware
 from derain.data.pack import write_pack
-from derain.types import ParamsError
+from derain.types import Batch, ParamsError
 from tests import test_dvc
 from tests.conftest import ROOT, noisy_pairs
 
@@ -286,9 +286,11 @@ def test_every_sample_counts_once(monkeypatch: pytest.MonkeyPatch, size: int, co
     hands = []
     for number in range(size):
         monkeypatch.setattr(distributed, "rank", lambda number=number: number)
-        own, share = distributed.share(count)
-        samples = list(range(count))[own]
+        numbers = torch.arange(count)
+        own = distributed.own(Batch(numbers, -numbers))
+        samples, share = own.rainy.tolist(), own.share
         assert samples, "a process without a sample would have no losses to add"
+        assert torch.equal(own.clean, -own.rainy)
         assert share == pytest.approx(len(samples) / count if share else 0)
         taken += samples if share else []
         total += share

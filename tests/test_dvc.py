@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
 import re
@@ -151,7 +152,8 @@ def test_the_recorded_results_are_those_of_the_code_as_it_is(tmp_path: Path) -> 
 
 
 def test_the_readme_is_finished_and_its_links_lead_somewhere() -> None:
-    for file in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "experiments/README.md", ROOT / "docs/method.md"):
+    names = ("README.md", "CONTRIBUTING.md", "experiments/README.md", "docs/method.md", "docs/strategies.md")
+    for file in (ROOT / name for name in names):
         text = file.read_text()
         assert "@@" not in text
         for link in re.findall(r"\]\((?!https?://)([^)#]+)\)", text):
@@ -179,8 +181,8 @@ def test_every_parameter_is_declared_by_a_stage(profile: str, tmp_path: Path) ->
         for name in dependency.params
     }
     content = yaml.safe_load((tmp_path / "params.yaml").read_text())
-    # The section of a strategy that is not selected; a part of the commands themselves, whose change DVC sees too.
-    unused = {"si", "launch"}
+    # The sections of strategies that are not selected; a part of the commands themselves, whose change DVC sees too.
+    unused = {*params.plugins("strategies"), "launch"} - {content["strategy"]}
     missing = [
         leaf
         for leaf in leaves(content)
@@ -191,8 +193,8 @@ def test_every_parameter_is_declared_by_a_stage(profile: str, tmp_path: Path) ->
 
 
 def test_repro_makes_everything_once_and_leaves_git_clean(finished: Project) -> None:
-    for name in ("models/task0", "models/task1", "masks/task0", "masks/task1"):
-        assert finished.metadata(f"{name}.safetensors")["sha256"]
+    for kind, task in itertools.product(("models", "traces", "masks", "memory"), ("task0", "task1")):
+        assert finished.metadata(f"{kind}/{task}.safetensors")["sha256"]
     assert (finished.folder / "report/index.html").stat().st_size > 10_000
     assert "up to date" in finished.dvc("repro")
     assert finished.run("git", "status", "--short") == ""
@@ -204,11 +206,13 @@ def test_artifacts_say_what_made_them(finished: Project) -> None:
         assert (made["task"], made["dataset"], made["strategy"], made["seed"]) == ("1", "light", "nr", 0)
         assert (made["precision"], made["threads"], made["device"]) == ("fp32", 1, "cpu")
         assert {"torch", "numpy"} <= made["libraries"].keys()
-    before = finished.metadata("models/task0.safetensors")
-    assert "strategy" not in before, "the first task is the same for all"
+    before, trace = (finished.metadata(f"{kind}/task0.safetensors") for kind in ("models", "traces"))
+    assert "strategy" not in {*before, *trace}, "the first task is the same for all"
     assert model["strategy_params"]["lambda_kd"] == mask["strategy_params"]["lambda_kd"] == 0.8
     assert model["made_from"]["model"] == before["sha256"]
     assert mask["made_from"]["model"] == model["sha256"]
+    assert model["made_from"]["memory"] == finished.metadata("memory/task0.safetensors")["sha256"]
+    assert mask["made_from"]["trace"] == finished.metadata("traces/task1.safetensors")["sha256"]
     assert mask["P(n)"] == pytest.approx(0.220234, abs=1e-6)
     assert 0 <= mask["fraction_newly_consolidated"] < mask["fraction_consolidated"] < 1
     tensors, _ = artifacts.load(finished.folder / "masks/task1.safetensors")

@@ -18,6 +18,7 @@ from derain.training import masks
 from derain.training.learn import training_step
 from derain.training.micro_batches import MicroBatches
 from derain.training.stream import learn_task
+from derain.training.trace import Trace
 from derain.types import Batch, ParamsError, Restored
 from tests.conftest import random_batch
 
@@ -31,14 +32,14 @@ def network_of(params: Params) -> nn.Module:
 def step(network: nn.Module, params: Params, hardware: Hardware, batch: Batch, size: int | None) -> dict[str, float]:
     """A step of NR away from its teacher, with half of the weights consolidated."""
     half = {name: torch.rand(weight.shape) < 0.5 for name, weight in network.named_parameters()}
-    strategy = nr.Strategy(params.section("strategies"), half, hardware)
+    strategy = nr.Strategy(params.section("strategies"), half, hardware, {})
     strategy.before_task(network)
     with torch.no_grad():
         for weight in network.parameters():
             weight += 0.01
     # Adam's first step is the sign of the gradient, which rounding may turn; SGD shows the gradient itself.
     optimizer = torch.optim.SGD(network.parameters(), lr=1)
-    return training_step(network, batch, strategy, optimizer, hardware, MicroBatches(size))
+    return training_step(network, batch, strategy, optimizer, hardware, MicroBatches(size), Trace(network))
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 9])
@@ -64,7 +65,7 @@ def test_a_task_in_parts_ends_at_the_same_weights(
     before = network_of(tiny).state_dict()
     mask = {key: torch.rand(weight.shape) < 0.5 for key, weight in before.items()}
     networks = [
-        learn_task(settings, tiny.tasks[1], packs["medium"], hardware, before, mask) for settings in (tiny, parts)
+        learn_task(settings, tiny.tasks[1], packs["medium"], hardware, before, mask, None) for settings in (tiny, parts)
     ]
     for key, weight in networks[0].network.state_dict().items():
         assert torch.allclose(weight, networks[1].network.state_dict()[key], rtol=0, atol=1e-5), key
@@ -98,11 +99,11 @@ def test_out_of_memory_halves_the_parts_and_keeps_the_batch(
     whole, small = network_of(tiny_params), Small(network_of(tiny_params), 3, error)
     micro_batches = MicroBatches(None)
     for network, parts in ((whole, MicroBatches(None)), (small, micro_batches)):
-        strategy = nr.Strategy(tiny_params.section("strategies"), masks.nothing_consolidated(network), hardware)
+        strategy = nr.Strategy(tiny_params.section("strategies"), masks.nothing_consolidated(network), hardware, {})
         strategy.teacher = network_of(tiny_params).requires_grad_(False)
         for _ in range(2):
             optimizer = torch.optim.SGD(network.parameters(), lr=1)
-            training_step(network, batch, strategy, optimizer, hardware, parts)
+            training_step(network, batch, strategy, optimizer, hardware, parts, Trace(network))
     assert small.seen == [10, 5, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2], "two attempts, then two steps in five parts"
     assert micro_batches.size == 2
     for one, other in zip(whole.parameters(), small.parameters(), strict=True):

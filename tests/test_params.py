@@ -91,7 +91,7 @@ def test_scalars_are_what_dvcs_yaml_library_takes_them_for(tmp_path: Path, text:
         ({"train__batch": 0}, "train.batch", "greater than or equal to 1"),
         ({"train__milestones": [50, 30]}, "train.milestones", "increase"),
         ({"train__epoch": 3}, "train.epoch", "unknown key"),
-        ({"strategy": "nope"}, "strategy", "Allowed: nr, si"),
+        ({"strategy": "nope"}, "strategy", "Allowed: ewc, mas, nr, "),
         ({"backbone": "nope"}, "backbone", "Allowed: prenet"),
         ({"precision": "fp64"}, "precision", "'auto', 'fp32' or 'bf16'"),
         ({"device": "gpu"}, "device", "auto|cpu|cuda"),

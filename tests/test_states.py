@@ -62,6 +62,7 @@ def assert_same(one: Learned, other: Learned) -> None:
     assert one.history == other.history
     for (name, ours), theirs in zip(one.network.named_parameters(), other.network.parameters(), strict=True):
         assert torch.equal(ours, theirs), name
+        assert torch.equal(one.trace[name], other.trace[name]), name
 
 
 @pytest.mark.parametrize("strategy", parameters.plugins("strategies"))
@@ -77,20 +78,23 @@ def test_a_training_that_ends_after_any_step_goes_on_bit_for_bit(
     """Two deaths on the way: within an epoch, at its end, at a milestone of the schedule."""
     params = three_epochs.model_copy(update={"strategy": strategy})
     task = params.tasks[1]
-    first = learn_task(params, params.tasks[0], packs["heavy"], hardware, None, None)
+    first = learn_task(params, params.tasks[0], packs["heavy"], hardware, None, None, None)
     weights = {name: weight.detach().clone() for name, weight in first.network.state_dict().items()}
-    mask = consolidate_task(params, params.tasks[0], packs["heavy"], hardware, first.network, None).mask
-    undisturbed = learn_task(params, task, packs["medium"], hardware, weights, mask)
+    mask, memory, *_ = consolidate_task(
+        params, params.tasks[0], packs["heavy"], hardware, first.network, first.trace, None, None
+    )
+    undisturbed = learn_task(params, task, packs["medium"], hardware, weights, mask, memory)
     for part in (steps, 1):
         with pytest.raises(KilledError):
-            learn_task(params, task, packs["medium"], hardware, weights, mask, Dying(tmp_path, part))
+            learn_task(params, task, packs["medium"], hardware, weights, mask, memory, Dying(tmp_path, part))
     taken = []
 
     class Counting(KeptState):
         def step_done(self, content: Callable[[], bytes]) -> None:
             taken.append(1)
 
-    assert_same(undisturbed, learn_task(params, task, packs["medium"], hardware, weights, mask, Counting(tmp_path)))
+    continued = learn_task(params, task, packs["medium"], hardware, weights, mask, memory, Counting(tmp_path))
+    assert_same(undisturbed, continued)
     assert len(taken) == 6 - steps - 1, "no step is taken twice"
 
 
@@ -108,10 +112,10 @@ def test_random_numbers_of_a_backbone_go_on_too(
     def learned(state: State) -> Learned:
         torch.manual_seed(0)
         network = Dropping()
-        strategy = _base.Strategy(None, masks.nothing_consolidated(network), hardware)
+        strategy = _base.Strategy(None, masks.nothing_consolidated(network), hardware, {})
         task = tiny_params.tasks[0]
         return Learned(
-            network, learn.learn(network, task, packs["heavy"], strategy, tiny_params.train, 0, hardware, state)
+            network, *learn.learn(network, task, packs["heavy"], strategy, tiny_params.train, 0, hardware, state)
         )
 
     undisturbed = learned(State())
@@ -259,7 +263,7 @@ def test_weights_that_are_no_numbers_are_never_kept(
     """The last good state stays: a step that makes a weight infinite is not saved, though its losses are finite."""
     good = Dying(tmp_path, 2)
     with pytest.raises(KilledError):
-        learn_task(tiny_params, tiny_params.tasks[0], packs["heavy"], hardware, None, None, good)
+        learn_task(tiny_params, tiny_params.tasks[0], packs["heavy"], hardware, None, None, None, good)
     kept = good.path.read_bytes()
 
     def broken(network: nn.Module, *_: object) -> dict[str, float]:
@@ -269,7 +273,7 @@ def test_weights_that_are_no_numbers_are_never_kept(
 
     monkeypatch.setattr(learn, "training_step", broken)
     with pytest.raises(NumericError, match="a weight is not finite"):
-        learn_task(tiny_params, tiny_params.tasks[0], packs["heavy"], hardware, None, None, Dying(tmp_path, 9))
+        learn_task(tiny_params, tiny_params.tasks[0], packs["heavy"], hardware, None, None, None, Dying(tmp_path, 9))
     assert good.path.read_bytes() == kept
 
 
@@ -287,7 +291,7 @@ def test_a_number_that_is_none_stops_within_the_step_and_names_the_batch(
     params, task = tiny_params, tiny_params.tasks[1]
     network = parameters.load_plugin("backbones", "prenet").build(params.section("backbones"))
     strategy = parameters.load_plugin("strategies", "nr").Strategy(
-        params.section("strategies"), masks.nothing_consolidated(network), hardware
+        params.section("strategies"), masks.nothing_consolidated(network), hardware, {}
     )
     step, seen = learn.training_step, []
 

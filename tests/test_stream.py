@@ -18,6 +18,7 @@ from derain.training import masks
 from derain.training.learn import training_step
 from derain.training.micro_batches import MicroBatches
 from derain.training.stream import Consolidated, Learned, learn_stream, learn_task
+from derain.training.trace import Trace
 from derain.types import NumericError, Task
 
 Stream = list[tuple[Task, dict[str, torch.Tensor], Consolidated]]
@@ -120,13 +121,13 @@ def test_the_teacher_is_the_former_self_and_the_loss_that_of_equation_7(
 ) -> None:
     torch.manual_seed(0)
     network = parameters.load_plugin("backbones", "prenet").build(tiny_params.section("backbones"))
-    strategy = nr.Strategy(tiny_params.section("strategies"), masks.nothing_consolidated(network), hardware)
+    strategy = nr.Strategy(tiny_params.section("strategies"), masks.nothing_consolidated(network), hardware, {})
     strategy.before_task(network)
     batch = _batch()
     alike = strategy.extra_losses(batch, network(batch.rainy))
     assert alike["distillation"].item() == pytest.approx(-0.8, abs=1e-5), "lambda times -SSIM of equal pictures"
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
-    losses = training_step(network, batch, strategy, optimizer, hardware, MicroBatches())
+    losses = training_step(network, batch, strategy, optimizer, hardware, MicroBatches(), Trace(network))
     assert set(losses) == {"supervised", "distillation"}
     assert strategy.extra_losses(batch, network(batch.rainy))["distillation"].item() > -0.8
     assert all(weight.grad is None for weight in strategy.teacher.parameters())
@@ -147,4 +148,4 @@ def test_a_loss_that_is_no_number_stops_and_names_the_batch(
     weights = network.state_dict()
     weights["conv.0.bias"] = torch.full((3,), float("nan"))
     with pytest.raises(NumericError, match=r"task1, epoch 1: a loss or gradient is not finite .* picture\d.*train\.lr"):
-        learn_task(tiny_params, task, packs["medium"], hardware, weights, masks.nothing_consolidated(network))
+        learn_task(tiny_params, task, packs["medium"], hardware, weights, masks.nothing_consolidated(network), None)

@@ -17,7 +17,7 @@ from derain.evaluation.evaluate import evaluate
 from derain.hardware import Hardware, choose
 from derain.report import comparison
 from derain.training.stream import learn_stream
-from experiments import study
+from experiments import study, tune
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -97,3 +97,23 @@ def test_a_run_gives_the_numbers_of_the_stream_by_itself(profile: Path, tmp_path
     column, _ = evaluate(test, {last.name: learned.network.eval()}, hardware, shown=0)
     mean = np.mean([value.psnr for value in column[last.name]["matlab-y"].values()])
     assert found["psnr"]["first"] == pytest.approx(mean, abs=1e-4)
+
+
+def test_strength_is_judged_on_held_out_training_pairs_alone(
+    profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = yaml.safe_load(profile.read_text())
+    for data in content["datasets"].values():
+        data["test"] = {"rainy": "nowhere", "clean": "nowhere"}
+    profile.write_text(yaml.safe_dump(content))
+    settings = params.load(profile)
+    tune.pack_held_out(settings, ["1*"], tmp_path / "packs")
+    for data in settings.datasets:
+        names = [Pack.open(tmp_path / "packs" / data, split).names for split in ("train", "test")]
+        assert names == [("0",), ("1",)]
+    words = ["tune", "pigwm.beta", "0", "1e6", "--held-out", "1*", "--params", str(profile)]
+    monkeypatch.setattr(sys, "argv", words)
+    tune.main()
+    weak, strong = (line.split() for line in capsys.readouterr().out.splitlines()[-2:])
+    assert (weak[:2], strong[:2]) == (["0", "0"], ["0", "1000000.0"])
+    assert weak[2:] != strong[2:]

@@ -17,6 +17,7 @@ import yaml
 from derain import artifacts, console, params, paths
 from derain.data.pack import write_pack
 from derain.training import masks
+from derain.training.trace import Trace
 from derain.types import Pair
 
 
@@ -38,7 +39,7 @@ class Folder:
         params.PARAMS_FILE.write_text(yaml.safe_dump(content))
 
     def write_artifacts(self) -> None:
-        """Writes weights and masks of the tasks 0 and 1, a function of the backbone's parameters."""
+        """Writes what is left of the tasks 0 and 1, a function of the backbone's parameters."""
         settings = params.load()
         section = settings.section("backbones")
         torch.manual_seed(0)
@@ -46,6 +47,8 @@ class Folder:
         for task in ("task0", "task1"):
             artifacts.save_network(paths.model(task), network, settings.backbone, section, {"kind": "model"})
             artifacts.save(paths.mask(task), masks.nothing_consolidated(network), {"kind": "mask"})
+            artifacts.save(paths.memory(task), {}, {"kind": "memory"})
+            artifacts.save(paths.trace(task), Trace(network).tensors(network), {"kind": "trace"})
 
 
 @contextmanager

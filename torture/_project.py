@@ -130,7 +130,7 @@ class Project:
 
     def results(self) -> dict[str, str]:
         """SHA-256 of every result by its path (packs, weights, masks, scores, report ...), and what dvc.lock says."""
-        folders = ("data", "models", "masks", "results", "plots", "metrics", "report")
+        folders = ("data", "models", "traces", "masks", "memory", "results", "plots", "metrics", "report")
         files = [file for folder in folders for file in (self.folder / folder).rglob("*") if file.is_file()]
         return {str(file.relative_to(self.folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files} | {
             "dvc.lock": json.dumps(yaml.safe_load((self.folder / "dvc.lock").read_text()), sort_keys=True)

@@ -1,4 +1,4 @@
-"""Flipped bits in models, masks, packed data, their descriptions and states: each is noticed when the file is read."""
+"""Flipped bits in models, masks, memories, traces, packs, their descriptions and states: each is noticed on reading."""
 
 from __future__ import annotations
 
@@ -68,6 +68,8 @@ def _pack_is_noticed(_: Path) -> bool:
 _READERS: dict[str, tuple[Path, Callable[[Path], bool]]] = {
     "model": (paths.model("task1"), lambda path: _refused(lambda: artifacts.load_network(path))),
     "mask": (paths.mask("task1"), lambda path: _refused(lambda: artifacts.load(path))),
+    "memory": (paths.memory("task1"), lambda path: _refused(lambda: artifacts.load(path))),
+    "trace": (paths.trace("task1"), lambda path: _refused(lambda: artifacts.load(path))),
     "pack": (paths.DATA / "heavy/train.pack", _pack_is_noticed),
     "description of a pack": (paths.DATA / "heavy/train.json", _pack_is_noticed),
     "state": (_STATE / "state", _state_is_noticed),

@@ -153,8 +153,8 @@ def _test() -> None:
 _PACKED = Path("packed")
 _WORKS: dict[str, tuple[Callable[[], None], list[Path]]] = {
     "packing": (_pack, [_PACKED]),
-    "training": (lambda: kd_task.main("1"), [paths.model("task1"), paths.loss("task1")]),
-    "consolidating": (lambda: sc_mask.main("1"), [paths.mask("task1")]),
+    "training": (lambda: kd_task.main("1"), [paths.model("task1"), paths.trace("task1"), paths.loss("task1")]),
+    "consolidating": (lambda: sc_mask.main("1"), [paths.mask("task1"), paths.memory("task1")]),
     "testing": (_test, [paths.RESULTS / "light"]),
 }
 """What writes, by name, and what it writes."""

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
 from derain import console
-from derain.types import DataError, DerainError
+from derain.types import Batch, DataError, DerainError
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
@@ -94,14 +94,16 @@ def gpu() -> int:
     return int(os.environ["LOCAL_RANK"])
 
 
-def share(count: int) -> tuple[slice, float]:
-    """Which of a batch's `count` samples are this process's, and how much of the batch they are, in [0, 1].
+def own(batch: Batch) -> Batch:
+    """The part of a batch that is this process's; all of it where it is alone.
 
     Where there are fewer samples than processes, one without any takes one that counts nothing: it then has the same
     losses and gradients as the others, all zero.
     """
+    count = len(batch.rainy)
     start, stop = (count * number // size() for number in (rank(), rank() + 1))
-    return slice(start, max(stop, start + 1)), (stop - start) / count
+    part = slice(start, max(stop, start + 1))
+    return Batch(batch.rainy[part], batch.clean[part], batch.share * ((stop - start) / count))
 
 
 def add_up(network: nn.Module, losses: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

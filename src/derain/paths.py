@@ -37,6 +37,16 @@ def mask(task: str) -> Path:
     return Path("masks") / f"{task}.safetensors"
 
 
+def memory(task: str) -> Path:
+    """What the strategy stores after a task besides the mask, e.g. memory/task0.safetensors."""
+    return Path("memory") / f"{task}.safetensors"
+
+
+def trace(task: str) -> Path:
+    """What a task's training left to be known of its way, e.g. traces/task0.safetensors."""
+    return Path("traces") / f"{task}.safetensors"
+
+
 def loss(task: str) -> Path:
     """The losses of each epoch of a task, e.g. plots/loss/task0.csv."""
     return Path("plots/loss") / f"{task}.csv"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from derain.hardware import Hardware
@@ -13,10 +17,37 @@ from derain.states import State
 from derain.training import masks
 from derain.training.crops import Crops
 from derain.training.masks import Mask
-from derain.types import Batch, Restored, Task
+from derain.types import Batch, NumericError, Restored, Task
 
 # Gives the crops on which importance is measured: how many (None: the whole grid), and whether one by one.
 Samples = Callable[[int | None, bool], Crops]
+
+# What a strategy stores between tasks, by name, beyond the network and its mask.
+Memory = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Done:
+    """A task that is learned, as a strategy may look at it.
+
+    `trace` is what its training left to be known of its way (`derain.training.trace.Trace.tensors`), and `state` what
+    an interrupted measurement of importance goes on from; there is one for all that `consolidate` does.
+    """
+
+    task: Task
+    network: nn.Module
+    samples: Samples
+    trace: Mapping[str, Tensor]
+    state: State
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a task leaves behind: the weights it consolidates, the new memory, and facts for the mask's metadata."""
+
+    mask: Mask
+    memory: Memory = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Params(Section):
@@ -24,15 +55,32 @@ class Params(Section):
 
 
 class Strategy:
-    """One task under a strategy: `params` is its section of params.yaml, `mask` what earlier tasks consolidated."""
+    """One task under a strategy.
 
-    def __init__(self, params: Any, mask: Mask, hardware: Hardware) -> None:
+    `params` is its section of params.yaml, `mask` what earlier tasks consolidated, and `memory` what the strategy kept
+    after the task before; {} ahead of the first one's end.
+    """
+
+    def __init__(self, params: Any, mask: Mask, hardware: Hardware, memory: Memory) -> None:
         self.params = params
         self.mask = {name: part.to(hardware.device) for name, part in mask.items()}
         self.hardware = hardware
+        self.memory = {name: tensor.to(hardware.device) for name, tensor in memory.items()}
+
+    @property
+    def needs_former_weights(self) -> bool:
+        """Whether a second copy of the network has to be there while a task is learned: the weights of the one before.
+
+        They are the network's own between tasks, and yet count as stored.
+        """
+        return False
 
     def before_task(self, network: nn.Module) -> None:
         """Called with the weights of the task before, ahead of the first step."""
+
+    def join(self, batch: Batch, draw: np.random.Generator) -> Batch:
+        """The batch that a step learns from, given the task's own; `draw` is a function of seed, task and step."""
+        return batch
 
     def extra_losses(self, batch: Batch, restored: Restored) -> Mapping[str, Tensor]:
         """Weighted loss terms by name, each a mean over the batch's samples, added to the supervised loss.
@@ -41,17 +89,78 @@ class Strategy:
         """
         return {}
 
+    def penalties(self, network: nn.Module) -> Mapping[str, Tensor]:
+        """Weighted loss terms by name that look at the weights alone: asked once a step, after the batch's gradients.
+
+        A scalar each, with a gradient. No part of the training's trace.
+        """
+        return {}
+
     def before_step(self, network: nn.Module) -> None:
-        """Called once a step, between the gradients of its whole batch and the optimizer's step."""
+        """Called once a step, between the gradients of all its losses and the optimizer's step."""
 
     def after_task(self, network: nn.Module) -> None:
         """Called after the last step; the place for run-time assertions."""
 
-    def consolidate(
-        self, network: nn.Module, task: Task, samples: Samples, state: State
-    ) -> tuple[Mask, Mapping[str, Any]]:
-        """What this task consolidates, and facts about it for the mask's metadata.
+    def consolidate(self, done: Done) -> Kept:
+        """What this task leaves behind."""
+        return Kept(masks.nothing_consolidated(done.network))
 
-        `state` is what an interrupted call goes on from.
-        """
-        return masks.nothing_consolidated(network), {}
+
+class Masked(Strategy):
+    """Consolidated weights never change: the base of strategies whose `consolidate` answers a mask."""
+
+    def before_task(self, network: nn.Module) -> None:
+        self.before = {name: weight.detach().clone() for name, weight in network.named_parameters()}
+
+    def before_step(self, network: nn.Module) -> None:
+        """Shields consolidated weights: Adam leaves a weight alone whose gradient was zero from its first step on."""
+        for name, weight in network.named_parameters():
+            assert weight.grad is not None
+            weight.grad.masked_fill_(self.mask[name], 0)
+
+    def after_task(self, network: nn.Module) -> None:
+        """Asserts that every consolidated weight has the bits it had before the task."""
+        for name, weight in network.named_parameters():
+            held = self.mask[name]
+            if not torch.equal(weight[held], self.before[name][held]):
+                raise NumericError(
+                    f"a consolidated weight of {name} has moved: the model is not kept. Please report this."
+                )
+
+
+class Anchored(Strategy, ABC):
+    """Weights are drawn to those of the task before, theta*, each by how important it is; none is consolidated.
+
+    The memory is the importance Omega, by weight a float32 tensor of its shape.
+    """
+
+    @property
+    def needs_former_weights(self) -> bool:
+        return True
+
+    @abstractmethod
+    def strength(self) -> float:
+        """The factor of the penalty; without one (0) none is computed."""
+
+    @abstractmethod
+    def importance(self, done: Done) -> Memory:
+        """Omega after this task, that of earlier tasks (`self.memory`) counted in."""
+
+    def distance(self, importance: Tensor, moved: Tensor) -> Tensor:
+        """The penalty of one parameter tensor before `strength`, a scalar; `moved` is theta - theta*."""
+        return (importance * moved.square()).sum()
+
+    def before_task(self, network: nn.Module) -> None:
+        self.anchor = {name: weight.detach().clone() for name, weight in network.named_parameters()}
+
+    def penalties(self, network: nn.Module) -> Mapping[str, Tensor]:
+        if self.strength() == 0 or not self.memory:
+            return {}
+        distances = [
+            self.distance(self.memory[name], weight - self.anchor[name]) for name, weight in network.named_parameters()
+        ]
+        return {"penalty": self.strength() * torch.stack(distances).sum()}
+
+    def consolidate(self, done: Done) -> Kept:
+        return Kept(masks.nothing_consolidated(done.network), self.importance(done))

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from derain import distributed
 from derain.types import Batch
 
 if TYPE_CHECKING:
@@ -31,18 +30,16 @@ class Crops:
         return -(-len(self.places) // self.batch)
 
     def __iter__(self) -> Iterator[Batch]:
-        return map(self.at, range(len(self)))
+        return self.after(0)
+
+    def after(self, steps: int) -> Iterator[Batch]:
+        """The batches that follow the first `steps`."""
+        return map(self.at, range(steps, len(self)))
 
     def at(self, step: int) -> Batch:
-        """The whole batch of a step."""
-        return self._read(self._places(step), 1.0)
-
-    def shares_after(self, steps: int) -> Iterator[Batch]:
-        """This process's share of each batch that follows the first `steps`: all of it where it is alone."""
-        for step in range(steps, len(self)):
-            places = self._places(step)
-            own, share = distributed.share(len(places))
-            yield self._read(places[own], share)
+        """The batch of a step."""
+        rainy, clean = (torch.from_numpy(side) for side in self.pack.crops(self._places(step), self.patch))
+        return Batch(to_tensor(rainy.to(self.device)), to_tensor(clean.to(self.device)))
 
     def names(self, step: int) -> list[str]:
         """The names of the pairs in a batch, for messages."""
@@ -50,10 +47,6 @@ class Crops:
 
     def _places(self, step: int) -> np.ndarray:
         return self.places[step * self.batch : (step + 1) * self.batch]
-
-    def _read(self, places: np.ndarray, share: float) -> Batch:
-        rainy, clean = self.pack.crops(places, self.patch)
-        return Batch(_to_tensor(rainy, self.device), _to_tensor(clean, self.device), share)
 
 
 def of_epoch(pack: Pack, train: Train, seed: int, position: int, epoch: int, device: torch.device) -> Crops:
@@ -76,6 +69,6 @@ def for_importance(
     return Crops(pack, places, patch, batch, device)
 
 
-def _to_tensor(crops: np.ndarray, device: torch.device) -> torch.Tensor:
+def to_tensor(crops: torch.Tensor) -> torch.Tensor:
     """uint8 (N, H, W, 3) to float32 (N, 3, H, W) in [0, 1]; the memory stays channels-last."""
-    return torch.from_numpy(crops).to(device).permute(0, 3, 1, 2).float().div_(255)
+    return crops.permute(0, 3, 1, 2).float().div_(255)

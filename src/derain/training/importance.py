@@ -1,8 +1,8 @@
-"""How much each weight matters to a task: the mean of |gradient| at the task's final weights (Eq. 1)."""
+"""How much each weight matters to a task, by the gradients at the task's final weights."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from derain.states import NOT_KEPT, State
 from derain.training.crops import Crops
 from derain.training.losses import negative_ssim
 from derain.training.progress import from_bytes, to_bytes
-from derain.types import NumericError
+from derain.types import Batch, NumericError
 
 
 def mean_absolute_gradient(
@@ -30,6 +30,47 @@ def mean_absolute_gradient(
     Raises:
         NumericError: a gradient is not finite; names the pictures of the batch.
     """
+    return _mean_over_batches(network, crops, hardware, state, _supervised, Tensor.abs)
+
+
+def mean_squared_gradient(
+    network: nn.Module, crops: Crops, hardware: Hardware, state: State = NOT_KEPT
+) -> Mapping[str, Tensor]:
+    """F: the mean over the batches of crops of (d loss / d theta)^2, per weight; state and errors as above.
+
+    With batches of one crop, the diagonal of the empirical Fisher information (Kirkpatrick et al. 2017), were the loss
+    a negative log-likelihood; negative SSIM stands in for one.
+    """
+    return _mean_over_batches(network, crops, hardware, state, _supervised, Tensor.square)
+
+
+def mean_output_sensitivity(
+    network: nn.Module, crops: Crops, hardware: Hardware, state: State = NOT_KEPT
+) -> Mapping[str, Tensor]:
+    """Omega: the mean over single crops of |d ||f(x)||^2 / d theta|, per weight (Aljundi et al. 2018, Sec. 4.1).
+
+    No clean picture is looked at. The norm is over all values of the de-rained crop. State and errors as above.
+    """
+    return _mean_over_batches(network, crops, hardware, state, _squared_norm, Tensor.abs)
+
+
+def _supervised(derained: Tensor, batch: Batch) -> Tensor:
+    return negative_ssim(derained, batch.clean)
+
+
+def _squared_norm(derained: Tensor, _: Batch) -> Tensor:
+    return derained.float().square().sum()
+
+
+def _mean_over_batches(
+    network: nn.Module,
+    crops: Crops,
+    hardware: Hardware,
+    state: State,
+    of: Callable[[Tensor, Batch], Tensor],
+    size: Callable[[Tensor], Tensor],
+) -> Mapping[str, Tensor]:
+    """The mean over the batches of the `size` of the gradient of a scalar `of` what the network makes of a batch."""
     weights = dict(network.named_parameters())
     total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     count = 0
@@ -47,7 +88,7 @@ def mean_absolute_gradient(
         batch = crops.at(min(first + distributed.rank(), len(crops) - 1))
         with hardware.autocast():
             derained = network(batch.rainy).derained
-        own = torch.autograd.grad(negative_ssim(derained, batch.clean), list(weights.values()))
+        own = torch.autograd.grad(of(derained, batch), list(weights.values()))
         # Added one by one in the order of the batches: the sum has the same bits for any number of processes.
         for gradients in distributed.gather(own)[: len(crops) - first]:
             if not nn.utils.get_total_norm(gradients).isfinite():
@@ -56,7 +97,7 @@ def mean_absolute_gradient(
                     "the model is unusable. Train it with a smaller train.lr."
                 )
             for name, gradient in zip(weights, gradients, strict=True):
-                total[name] += gradient.abs()
+                total[name] += size(gradient)
             count += 1
         state.step_done(content)
     return {name: value / count for name, value in total.items()}

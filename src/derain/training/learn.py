@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +18,7 @@ from derain.training import crops
 from derain.training.losses import negative_ssim
 from derain.training.micro_batches import MicroBatches
 from derain.training.progress import History, Progress
+from derain.training.trace import Trace
 from derain.types import Batch, NumericError, Task
 
 if TYPE_CHECKING:
@@ -34,10 +36,11 @@ def learn(
     seed: int,
     hardware: Hardware,
     state: State,
-) -> History:
-    """Trains the network on one task in place, with a fresh optimizer, and returns the mean losses of each epoch.
+) -> tuple[History, dict[str, Tensor]]:
+    """Trains the network on one task in place, with a fresh optimizer.
 
-    Goes on from the `state` where it holds something.
+    Returns the mean losses of each epoch, and the training's trace (`Trace.tensors`). Goes on from the `state` where it
+    holds something.
 
     Raises:
         NumericError: a loss or gradient is not finite; the message names the epoch and the pictures of the batch.
@@ -46,17 +49,21 @@ def learn(
     strategy.before_task(network)
     optimizer = torch.optim.Adam(network.parameters(), lr=train.lr)
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, train.milestones, train.gamma)
-    progress = Progress(network, optimizer, schedule, state)
+    trace = Trace(network)
+    progress = Progress(network, optimizer, schedule, trace, state)
     micro_batches = MicroBatches(train.micro_batch)
     for epoch in track(range(len(progress.history), train.epochs), f"{task.name}: learning {task.dataset}, epoch"):
         batches = crops.of_epoch(pack, train, seed, task.position, epoch, hardware.device)
-        for batch in batches.shares_after(progress.step):
-            losses = training_step(network, batch, strategy, optimizer, hardware, micro_batches)
+        for batch in batches.after(progress.step):
+            # A sequence of its own: SeedSequence ignores trailing zeros, and the crops' ends with the epoch.
+            draw = np.random.default_rng([seed, task.position, epoch, progress.step, 1])
+            own = distributed.own(strategy.join(batch, draw))
+            losses = training_step(network, own, strategy, optimizer, hardware, micro_batches, trace)
             if not all(map(math.isfinite, losses.values())):
                 raise NumericError(_not_finite(task, epoch, losses, batches.names(progress.step)))
             progress.step_done(losses, len(batches))
     strategy.after_task(network)
-    return progress.history
+    return progress.history, trace.tensors(network)
 
 
 def training_step(
@@ -66,6 +73,7 @@ def training_step(
     optimizer: torch.optim.Optimizer,
     hardware: Hardware,
     micro_batches: MicroBatches,
+    trace: Trace,
 ) -> dict[str, float]:
     """One step: the gradient of the whole batch, the strategy's say, update. Returns the losses by name.
 
@@ -73,7 +81,9 @@ def training_step(
     the gradient is not finite; the gradient's norm is returned too then.
     """
     losses = micro_batches.within_memory(batch, lambda parts: _backward(network, parts, strategy, hardware))
-    losses = distributed.add_up(network, losses)
+    losses = dict(distributed.add_up(network, losses))
+    trace.before_step(network)
+    losses |= _add_penalties(network, strategy)
     values = {name: loss.item() for name, loss in losses.items()}
     if all(map(math.isfinite, values.values())):
         norm = nn.utils.get_total_norm([weight.grad for weight in network.parameters() if weight.grad is not None])
@@ -81,6 +91,7 @@ def training_step(
             return values | {"gradient": norm.item()}
         strategy.before_step(network)
         optimizer.step()
+        trace.after_step(network)
     return values
 
 
@@ -100,6 +111,14 @@ def _backward(
         for name, loss in losses.items():
             sums[name] = sums.get(name, 0) + loss.detach()
     return sums
+
+
+def _add_penalties(network: nn.Module, strategy: Strategy) -> dict[str, Tensor]:
+    """Adds the gradients of the strategy's penalties to those of the batch, and returns the penalties by name."""
+    penalties = strategy.penalties(network)
+    if penalties:
+        torch.autograd.backward(torch.stack(list(penalties.values())).sum())
+    return {name: penalty.detach() for name, penalty in penalties.items()}
 
 
 def _not_finite(task: Task, epoch: int, losses: Mapping[str, float], names: list[str]) -> str:

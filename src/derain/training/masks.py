@@ -71,3 +71,9 @@ def union(earlier: Mask, newly: Mask) -> Mask:
 def fraction(mask: Mask) -> float:
     """The share of all weights that the mask holds, in [0, 1]."""
     return sum(int(part.sum()) for part in mask.values()) / sum(part.numel() for part in mask.values())
+
+
+def packed_bytes(mask: Mask) -> int:
+    """The bytes that the mask takes at a bit a weight; none where it holds nothing."""
+    held = any(bool(part.any()) for part in mask.values())
+    return math.ceil(sum(part.numel() for part in mask.values()) / 8) if held else 0

@@ -15,13 +15,14 @@ from torch import nn
 
 from derain.console import say
 from derain.states import State
+from derain.training.trace import Trace
 from derain.types import NumericError
 
 History = list[dict[str, float]]
 
 
 class Progress:
-    """The weights, the optimizer, the schedule and the losses so far, brought to where the `state` left them.
+    """The weights, optimizer, schedule, trace and losses so far, brought to where the `state` left them.
 
     Attributes:
         history: the mean losses of each epoch that is done.
@@ -33,6 +34,7 @@ class Progress:
         network: nn.Module,
         optimizer: torch.optim.Optimizer,
         schedule: torch.optim.lr_scheduler.LRScheduler,
+        trace: Trace,
         state: State,
     ) -> None:
         self.history: History = []
@@ -40,7 +42,12 @@ class Progress:
         self._sums: Counter[str] = Counter()
         self._network, self._schedule = network, schedule
         self._device = next(network.parameters()).device
-        self._parts: dict[str, Any] = {"network": network, "optimizer": optimizer, "schedule": schedule}
+        self._parts: dict[str, Any] = {
+            "network": network,
+            "optimizer": optimizer,
+            "schedule": schedule,
+            "trace": trace,
+        }
         self._state = state
         before = state.load()
         if before is not None:

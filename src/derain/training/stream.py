@@ -5,7 +5,7 @@ The stages of the pipeline call `learn_task` and `consolidate_task` one by one; 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -27,16 +27,22 @@ if TYPE_CHECKING:
 
 
 class Learned(NamedTuple):
-    """A network after a task, and the losses of each epoch."""
+    """A network after a task, the losses of each epoch, and the training's trace (`Trace.tensors`)."""
 
     network: nn.Module
     history: History
+    trace: Mapping[str, Tensor]
 
 
 class Consolidated(NamedTuple):
-    """The cumulative mask after a task, and facts about it: P(n), fractions newly and in all consolidated."""
+    """What is left of a task: the cumulative mask, the strategy's memory, and how many bytes are stored.
+
+    `facts` are about the mask: P(n), fractions newly and in all consolidated.
+    """
 
     mask: Mask
+    memory: _base.Memory
+    stored: int
     facts: dict[str, Any]
 
 
@@ -47,9 +53,10 @@ def learn_task(
     hardware: Hardware,
     before: Mapping[str, Tensor] | None,
     mask: Mask | None,
+    memory: _base.Memory | None,
     state: State = NOT_KEPT,
 ) -> Learned:
-    """Learns a task from the weights and the mask of the task before; the first one from random weights.
+    """Learns a task from what is there after the task before; the first one from random weights.
 
     Random weights are a function of the seed alone. Where the `state` holds something, goes on from there.
     """
@@ -60,12 +67,12 @@ def learn_task(
     network.to(hardware.device)
     earlier = mask or masks.nothing_consolidated(network)
     # All strategies of the paper train the first task alike (Fig. 3a), so that it is trained once for all of them.
-    first = _base.Strategy(_base.Params(), earlier, hardware)
-    strategy = first if before is None else _strategy(params, earlier, hardware)
-    history = learn(network, task, pack, strategy, params.train, params.seed, hardware, state)
+    first = _base.Strategy(_base.Params(), earlier, hardware, {})
+    strategy = first if before is None else _strategy(params, earlier, hardware, memory)
+    history, trace = learn(network, task, pack, strategy, params.train, params.seed, hardware, state)
     if not all(bool(weight.isfinite().all()) for weight in network.parameters()):
         raise NumericError(f"{task.name}: a weight is not finite. Nothing was written. Try a smaller train.lr.")
-    return Learned(network, history)
+    return Learned(network, history, trace)
 
 
 def consolidate_task(
@@ -74,36 +81,48 @@ def consolidate_task(
     pack: Pack,
     hardware: Hardware,
     network: nn.Module,
+    trace: Mapping[str, Tensor],
     mask: Mask | None,
+    memory: _base.Memory | None,
     state: State = NOT_KEPT,
 ) -> Consolidated:
-    """The union of the earlier tasks' mask and of what the strategy consolidates of this task (Fig. 3a, 3b).
+    """What is left of a task, given what was left of the task before.
 
-    Where the `state` holds something, goes on from there.
+    The mask is the union of the earlier tasks' and of what the strategy consolidates of this one (Fig. 3a, 3b). Where
+    the `state` holds something, goes on from there.
     """
     earlier = mask or masks.nothing_consolidated(network)
     network.to(hardware.device)
-    strategy = _strategy(params, earlier, hardware)
+    strategy = _strategy(params, earlier, hardware, memory)
 
     def samples(count: int | None, one_by_one: bool) -> crops.Crops:
         batch = 1 if one_by_one else params.train.batch
         return crops.for_importance(pack, params.train.patch, params.seed, task.position, count, batch, hardware.device)
 
-    newly, facts = strategy.consolidate(network, task, samples, state)
-    cumulative = masks.union(earlier, newly)
+    way = {name: part.to(hardware.device) for name, part in trace.items()}
+    kept = strategy.consolidate(_base.Done(task, network, samples, way, state))
+    cumulative = masks.union(earlier, kept.mask)
     fractions = {
-        "fraction_chosen": masks.fraction(newly),
+        "fraction_chosen": masks.fraction(kept.mask),
         "fraction_newly_consolidated": masks.fraction(cumulative) - masks.fraction(earlier),
         "fraction_consolidated": masks.fraction(cumulative),
         "fraction_free": 1 - masks.fraction(cumulative),
     }
-    return Consolidated(cumulative, {**facts, **fractions})
+    former = network.parameters() if strategy.needs_former_weights else ()
+    stored = _bytes(kept.memory.values()) + masks.packed_bytes(cumulative) + _bytes(former)
+    return Consolidated(
+        cumulative, {name: part.cpu() for name, part in kept.memory.items()}, stored, {**kept.facts, **fractions}
+    )
 
 
-def _strategy(params: Params, earlier: Mask, hardware: Hardware) -> _base.Strategy:
-    """The selected strategy, with what earlier tasks consolidated."""
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _strategy(params: Params, earlier: Mask, hardware: Hardware, memory: _base.Memory | None) -> _base.Strategy:
+    """The selected strategy, with what is left of earlier tasks."""
     strategy: _base.Strategy = load_plugin("strategies", params.strategy).Strategy(
-        params.section("strategies"), earlier, hardware
+        params.section("strategies"), earlier, hardware, memory or {}
     )
     return strategy
 
@@ -114,9 +133,12 @@ def learn_stream(
     """The whole stream in one process; `packs` are the training splits by data set."""
     weights: Mapping[str, Tensor] | None = None
     mask: Mask | None = None
+    memory: _base.Memory | None = None
     for task in params.tasks:
-        learned = learn_task(params, task, packs[task.dataset], hardware, weights, mask)
-        consolidated = consolidate_task(params, task, packs[task.dataset], hardware, learned.network, mask)
+        learned = learn_task(params, task, packs[task.dataset], hardware, weights, mask, memory)
+        consolidated = consolidate_task(
+            params, task, packs[task.dataset], hardware, learned.network, learned.trace, mask, memory
+        )
         weights = {name: tensor.detach().cpu().clone() for name, tensor in learned.network.state_dict().items()}
-        mask = consolidated.mask
+        mask, memory = consolidated.mask, consolidated.memory
         yield task, learned, consolidated
