@@ -59,9 +59,9 @@ class PReNet(nn.Module):
     def __init__(self, channels: int, stages: int, blocks: int) -> None:
         super().__init__()
         self.channels, self.stages, self.blocks = channels, stages, blocks
-        self.conv0 = nn.Sequential(_conv(6, channels), nn.ReLU())
+        self.conv0 = nn.Sequential(_conv(6, channels), nn.ReLU(inplace=True))
         for block in range(1, blocks + 1):
-            layers = (_conv(channels, channels), nn.ReLU(), _conv(channels, channels), nn.ReLU())
+            layers = (_conv(channels, channels), nn.ReLU(inplace=True), _conv(channels, channels), nn.ReLU(inplace=True))
             self.add_module(f"res_conv{block}", nn.Sequential(*layers))
         for gate, activation in {"i": nn.Sigmoid(), "f": nn.Sigmoid(), "g": nn.Tanh(), "o": nn.Sigmoid()}.items():
             self.add_module(f"conv_{gate}", nn.Sequential(_conv(2 * channels, channels), activation))
@@ -80,7 +80,7 @@ class PReNet(nn.Module):
             for number, block in enumerate(residual_blocks):
                 restored = block(restored) + restored
                 # Later sums are of two non-negative terms: there ReLU changes neither value nor gradient.
-                restored = F.relu(restored) if number == 0 else restored
+                restored = restored.relu_() if number == 0 else restored
             estimate = self.conv(restored) + rainy
             estimates.append(estimate)
         return Restored(estimate, tuple(estimates))
@@ -99,12 +99,12 @@ class PReNet(nn.Module):
         width = self.channels
         if memory is None:
             # h = c = 0: the hidden half of the weights and the forget gate do nothing.
-            gates = F.conv2d(features, weight[: 3 * width, :width], bias[: 3 * width], padding=1).sigmoid()
+            gates = F.conv2d(features, weight[: 3 * width, :width], bias[: 3 * width], padding=1).sigmoid_()
             i, g, o = torch.split(gates, width, dim=1)
             cell = i * (2 * g - 1)
         else:
             hidden, cell = memory
-            gates = F.conv2d(torch.cat((features, hidden), dim=1), weight, bias, padding=1).sigmoid()
+            gates = F.conv2d(torch.cat((features, hidden), dim=1), weight, bias, padding=1).sigmoid_()
             i, g, o, f = torch.split(gates, width, dim=1)
             cell = f * cell + i * (2 * g - 1)
         return o * torch.tanh(cell), cell
