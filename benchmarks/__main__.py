@@ -11,6 +11,7 @@ RUNS = [
     *(["importance", "--precision", precision, "--steps", "3"] for precision in ("fp32", "bf16")),
     ["data", "--steps", "3"],
     ["startup"],
+    ["growth"],
 ]
 
 for name, *options in RUNS:

@@ -48,10 +48,10 @@ def main() -> None:
 
 
 @contextmanager
-def packed() -> Iterator[Pack]:
-    """A packed set of noise pairs of 481x321."""
+def packed(pairs: int = PAIRS, height: int = 321, width: int = 481) -> Iterator[Pack]:
+    """A packed set of noise pairs."""
     rng = np.random.default_rng(0)
-    pictures = (rng.integers(0, 256, (2, 321, 481, 3), dtype=np.uint8) for _ in range(PAIRS))
+    pictures = (rng.integers(0, 256, (2, height, width, 3), dtype=np.uint8) for _ in range(pairs))
     with tempfile.TemporaryDirectory() as folder:
         console.out.quiet = True
         write_pack(Path(folder), "train", (Pair(str(n), *both) for n, both in enumerate(pictures)))

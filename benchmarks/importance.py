@@ -50,9 +50,9 @@ def main() -> None:
 def plain_loop(network: PublishedPReNet, singles: list[Batch]) -> dict[str, Tensor]:
     """Mean |gradient| of the published network's loss, sample by sample (Eq. 1 of Neural Reorganization)."""
     total = {name: torch.zeros_like(weight) for name, weight in network.named_parameters()}
-    for rainy, clean in singles:
+    for single in singles:
         network.zero_grad()
-        (-published_ssim(network(rainy), clean)).backward()  # type: ignore[no-untyped-call]
+        (-published_ssim(network(single.rainy), single.clean)).backward()  # type: ignore[no-untyped-call]
         for name, weight in network.named_parameters():
             assert weight.grad is not None
             total[name] += weight.grad.abs()

@@ -33,8 +33,8 @@ def main() -> None:
         return
     optimizer = torch.optim.Adam(published.parameters(), lr=1e-3)
     works |= {
-        "published": lambda: published_step(published, *batch, optimizer),
-        "published, one forward": lambda: published_step(published, *batch, optimizer, prints=False),
+        "published": lambda: published_step(published, batch.rainy, batch.clean, optimizer),
+        "published, one forward": lambda: published_step(published, batch.rainy, batch.clean, optimizer, prints=False),
         "ours, distilling": _step(networks()[0], batch, where, distilled=True),
         "its convolutions": convolutions(chosen.batch, chosen.patch, where),
     }

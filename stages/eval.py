@@ -2,11 +2,12 @@
 
 import sys
 
-from derain import artifacts, params, paths
+from derain import artifacts, distributed, params, paths
 from derain.console import run
 from derain.data.pack import Pack
 from derain.data.pictures import write_png
-from derain.evaluation.evaluate import as_lists, evaluate
+from derain.evaluation.evaluate import Shown, as_lists, evaluate
+from derain.evaluation.quality import Scores
 from derain.hardware import choose
 
 SHOWN = 2
@@ -21,6 +22,11 @@ def main() -> None:
     pack = Pack.open(paths.DATA / test, "test")
     networks = {task.name: artifacts.load_network(paths.model(task.name), hardware.device) for task in settings.tasks}
     scores, examples = evaluate(pack, networks, hardware, SHOWN)
+    if distributed.is_main():
+        _write(test, scores, examples)
+
+
+def _write(test: str, scores: Scores, examples: list[Shown]) -> None:
     folder = paths.RESULTS / test
     for number, (pair, derained) in enumerate(examples):
         pictures = {"rainy": pair.rainy, "clean": pair.clean, **derained}
@@ -31,4 +37,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(distributed.together(main))

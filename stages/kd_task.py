@@ -4,7 +4,7 @@ import csv
 import io
 import sys
 
-from derain import artifacts, paths
+from derain import artifacts, distributed, paths
 from derain.console import run, say
 from derain.training.progress import History
 from derain.training.stream import learn_task
@@ -21,9 +21,10 @@ def main(key: str) -> None:
         learned = learn_task(
             inputs.params, inputs.task, inputs.pack, inputs.hardware, before.weights, before.mask, before.memory, state
         )
-        artifacts.save_network(path, learned.network, inputs.params.backbone, section, made_by)
-        artifacts.save(paths.trace(inputs.task.name), learned.trace, inputs.made_by("trace"))
-        paths.write_atomically(paths.loss(inputs.task.name), as_csv(learned.history))
+        if distributed.is_main():
+            artifacts.save_network(path, learned.network, inputs.params.backbone, section, made_by)
+            artifacts.save(paths.trace(inputs.task.name), learned.trace, inputs.made_by("trace"))
+            paths.write_atomically(paths.loss(inputs.task.name), as_csv(learned.history))
     say(f"wrote {path} ({inputs.hardware.device}, {inputs.hardware.precision})")
 
 
@@ -37,4 +38,4 @@ def as_csv(history: History) -> bytes:
 
 
 if __name__ == "__main__":
-    run(lambda: main(sys.argv[1]))
+    run(distributed.together(lambda: main(sys.argv[1])))

@@ -2,7 +2,7 @@
 
 import sys
 
-from derain import artifacts, paths
+from derain import artifacts, distributed, paths
 from derain.console import run, say
 from derain.training.stream import consolidate_task
 from stages import _task
@@ -31,9 +31,10 @@ def main(key: str) -> None:
             before.memory,
             state,
         )
-        artifacts.save(path, consolidated.mask, {**made_by, **consolidated.facts})
-        memory_facts = {**made_by, "kind": "memory", "bytes": consolidated.stored}
-        artifacts.save(paths.memory(inputs.task.name), consolidated.memory, memory_facts)
+        if distributed.is_main():
+            artifacts.save(path, consolidated.mask, {**made_by, **consolidated.facts})
+            memory_facts = {**made_by, "kind": "memory", "bytes": consolidated.stored}
+            artifacts.save(paths.memory(inputs.task.name), consolidated.memory, memory_facts)
     say(
         f"wrote {path}: {consolidated.facts['fraction_consolidated']:.1%} of the weights are consolidated, "
         f"{consolidated.stored:,} bytes stored"
@@ -41,4 +42,4 @@ def main(key: str) -> None:
 
 
 if __name__ == "__main__":
-    run(lambda: main(sys.argv[1]))
+    run(distributed.together(lambda: main(sys.argv[1])))

@@ -45,7 +45,7 @@ def test_the_published_step_is_adam_on_the_negative_ssim(batch: Batch) -> None:
     _, published = training_step.networks()
     before = {name: weight.detach().clone() for name, weight in published.named_parameters()}
     optimizer = torch.optim.Adam(published.parameters(), lr=1e-3)
-    assert published_step(published, *batch, optimizer) == pytest.approx(
+    assert published_step(published, batch.rainy, batch.clean, optimizer) == pytest.approx(
         -float(published_ssim(training_step.networks()[1](batch.rainy), batch.clean)), abs=1e-6
     )
     moved = [float((weight.detach() - before[name]).abs().max()) for name, weight in published.named_parameters()]

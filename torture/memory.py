@@ -107,7 +107,7 @@ def _exhausted(step: int, fits: int, error: BaseException) -> Iterator[None]:
     def exhausted(network: nn.Module, parts: Any, *given: Any) -> Any:
         def checked() -> Iterator[Any]:
             for part in parts:
-                if now >= step and len(part.batch.rainy) > fits:
+                if now >= step and len(part.rainy) > fits:
                     raise error
                 yield part
 

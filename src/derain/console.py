@@ -71,22 +71,27 @@ def code_of(main: Callable[[], Any], if_interrupted: str) -> int:
     try:
         code = int(_within_memory(main) or 0)
     except DerainError as error:
-        last_error.note(type(error).__name__, str(error), error.exit_code)
+        _note(type(error).__name__, str(error), error.exit_code)
         return fail(error)
     except KeyboardInterrupt as interruption:
         terminated = isinstance(interruption, Terminated)
         code, how = (143, "terminated") if terminated else (130, "interrupted")
         err.print(f"{how}; {if_interrupted}", markup=False)
-        last_error.note(type(interruption).__name__, how, code)
+        _note(type(interruption).__name__, how, code)
         return code
     except Exception as error:
-        last_error.note(type(error).__name__, str(error), 1)
+        _note(type(error).__name__, str(error), 1)
         raise
     if code == 0:
         last_error.forget()
     else:
-        last_error.note("SomeFailed", "some of the inputs failed; what was printed names them", code)
+        _note("SomeFailed", "some of the inputs failed; what was printed names them", code)
     return code
+
+
+def _note(kind: str, message: str, exit_code: int) -> None:
+    if not err.quiet:  # of several processes one says what went wrong
+        last_error.note(kind, message, exit_code)
 
 
 def _within_memory(main: Callable[[], Any]) -> Any:

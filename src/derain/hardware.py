@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import re
+import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from derain import distributed
 from derain.types import DEVICES, ParamsError
 
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -28,7 +31,10 @@ class Hardware:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     def describe(self) -> dict[str, str | int]:
-        """What changes the bytes of a result: device, precision, threads, instruction set, library versions."""
+        """What changes the bytes of a result: device, precision, threads, instruction set, library versions.
+
+        And the number of processes, where there are several.
+        """
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
         return {
             "device": name,
@@ -36,6 +42,7 @@ class Hardware:
             "threads": torch.get_num_threads(),
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             "torch": torch.__version__,
+            **({"processes": distributed.size()} if distributed.size() > 1 else {}),
         }
 
 
@@ -43,7 +50,8 @@ def choose(device: str = "auto", precision: str = "auto", threads: int | None = 
     """Chooses device and precision where they are `auto`, and makes torch deterministic.
 
     Args:
-        device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
+        device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`. Of several processes on a host each takes
+            a GPU of its own, so that `cuda:N` is not allowed.
         precision: `auto` (bf16 where the hardware computes in it natively), `fp32` or `bf16`.
         threads: CPU threads; None leaves torch's own number. Results are bit-stable for one number of threads.
 
@@ -57,6 +65,8 @@ def choose(device: str = "auto", precision: str = "auto", threads: int | None = 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda"):
+        if distributed.size() > 1:
+            device = _own_gpu(device)
         index = int(device.partition(":")[2] or 0)
         if not torch.cuda.is_available() or index >= torch.cuda.device_count():
             raise ParamsError(f"device: {device!r} is not there ({torch.cuda.device_count()} GPUs). Use auto or cpu.")
@@ -69,6 +79,8 @@ def choose(device: str = "auto", precision: str = "auto", threads: int | None = 
     # fp32 means fp32: by default a GPU convolves in TF32, with ten bits of mantissa.
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
+    if device == "cpu":
+        _keep_freed_memory()
     return Hardware(torch.device(device), precision)
 
 
@@ -77,6 +89,27 @@ def processor() -> str:
     info = Path("/proc/cpuinfo")
     found = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE) if info.exists() else None
     return found[1] if found else platform.processor() or platform.machine()
+
+
+def _keep_freed_memory() -> None:
+    """Keeps glibc from giving the memory of each freed tensor back to the system, which zeroes it anew: mallopt(3)."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        trim_threshold, mmap_max = -1, -4
+        libc.mallopt(trim_threshold, -1)
+        libc.mallopt(mmap_max, 0)
+
+
+def _own_gpu(device: str) -> str:
+    if ":" in device:
+        raise ParamsError(
+            f"device: {device!r} is one GPU, and each of several processes needs its own. Use auto or cuda."
+        )
+    if distributed.gpu() >= torch.cuda.device_count():
+        raise ParamsError(
+            f"launch: more processes than GPUs on a host ({torch.cuda.device_count()}). Start one for each, or use "
+            "device: cpu."
+        )
+    return f"cuda:{distributed.gpu()}"
 
 
 def _computes_bf16(device: str) -> bool:

@@ -142,12 +142,16 @@ class Train(Section):
 
 
 class Params(Section):
-    """All of params.yaml. The sections of backbones and strategies are checked by their own files (`section`)."""
+    """All of params.yaml. The sections of backbones and strategies are checked by their own files (`section`).
+
+    `launch` is for dvc.yaml alone: what stands before `-m stages.NAME` in the commands of the stages that compute.
+    """
 
     seed: Annotated[int, Field(ge=0, lt=2**63)]
     device: Annotated[str, Field(pattern=rf"^({DEVICES})$")]
     precision: Literal["auto", "fp32", "bf16"]
     threads: Annotated[int, Field(ge=1, le=256)]
+    launch: Annotated[str, Field(pattern=r"\S")]
     data: Data
     datasets: Annotated[dict[Name, DataSet], Field(min_length=1)]
     task0: FirstTask

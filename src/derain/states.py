@@ -23,7 +23,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from derain import paths
+from derain import distributed, paths
 from derain.console import say, warn
 from derain.types import BusyError, DataError, ParamsError
 
@@ -43,18 +43,26 @@ _STATE, _LOCK, _FINISHED = "state", "lock", "finished"
 
 
 class State:
-    """The state of a computation that is done in one go: nothing is kept."""
+    """The state of a computation that is done in one go: nothing is kept.
+
+    Attributes:
+        asked: the signal that has asked to stop; it is obeyed when a step is done.
+    """
+
+    asked: signal.Signals | None = None
 
     def load(self) -> bytes | None:
         """What was kept last, or None where there is nothing to go on from."""
         return None
 
-    def step_done(self, content: Callable[[], bytes]) -> None:
+    def step_done(self, content: Callable[[], bytes]) -> None:  # noqa: ARG002 - nothing is kept
         """Called after each step; `content` gives what is to be kept now, and is asked where a save is due.
 
         Raises:
             KeyboardInterrupt: a signal has asked to stop, and the state is kept.
         """
+        if self.asked is not None:
+            raise KeyboardInterrupt
 
 
 NOT_KEPT = State()
@@ -65,7 +73,6 @@ class KeptState(State):
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / _STATE
-        self.asked: signal.Signals | None = None
         (folder / _FINISHED).unlink(missing_ok=True)
         self._every = _save_every()
         self._saved_at = time.monotonic()
@@ -89,8 +96,7 @@ class KeptState(State):
         self.save(content())
         self._saved_at = time.monotonic()
         self._pause = max(self._every, (self._saved_at - start) / SHARE)
-        if self.asked is not None:
-            raise KeyboardInterrupt
+        super().step_done(content)
 
     def save(self, content: bytes) -> None:
         """Keeps the content on disk, whole or not at all; where that fails, warns and leaves what was kept before."""
@@ -108,6 +114,24 @@ class KeptState(State):
             (self.path.parent / _FINISHED).touch()
         else:
             shutil.rmtree(self.path.parent, ignore_errors=True)
+
+
+class SharedState(State):
+    """What several processes go on from: the main one's own state, kept by it alone and loaded by all.
+
+    They stop after the same step, whichever of them a signal has reached.
+    """
+
+    def __init__(self, own: State) -> None:
+        self._own = own
+
+    def load(self) -> bytes | None:
+        return distributed.same_from_main(self._own.load())
+
+    def step_done(self, content: Callable[[], bytes]) -> None:
+        asked = distributed.greatest(self._own.asked or 0)
+        self._own.asked = signal.Signals(asked) if asked else None
+        self._own.step_done(content)
 
 
 def _save_every() -> float:
@@ -147,14 +171,33 @@ def kept(facts: Mapping[str, Any], what: str) -> Iterator[State]:
     that keeps one removes it; when it ends otherwise, the state stays for the next try. SIGTERM and SIGINT are held
     back until a step is done and its state kept; a second SIGINT is not.
 
+    Of several processes the main one keeps the state, and all go on from it.
+
     Args:
         facts: all that decides the result, besides code and libraries; JSON values.
         what: names the computation in messages.
 
     Raises:
-        BusyError: another process has this state.
+        BusyError: another computation has this state.
+        DataError: the processes of this one differ in what decides the result.
     """
-    folder = paths.cache() / "states" / fingerprint(facts)
+    found = fingerprint(facts)
+    distributed.check_alike(found, what)
+    own = _kept_by_this_process(found, what) if distributed.is_main() else _kept_by_the_main_one()
+    with own as state:
+        yield SharedState(state) if distributed.size() > 1 else state
+
+
+@contextmanager
+def _kept_by_the_main_one() -> Iterator[State]:
+    state = State()
+    with _held_back(state):
+        yield state
+
+
+@contextmanager
+def _kept_by_this_process(found: str, what: str) -> Iterator[State]:
+    folder = paths.cache() / "states" / found
     try:
         lock = _lock(folder, what)
         _clean(folder.parent)
@@ -173,7 +216,7 @@ def kept(facts: Mapping[str, Any], what: str) -> Iterator[State]:
 
 
 @contextmanager
-def _held_back(state: KeptState) -> Iterator[None]:
+def _held_back(state: State) -> Iterator[None]:
     """Notes the first signal that asks to stop in `state.asked`, and delivers it when the block has ended."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 

@@ -72,10 +72,14 @@ class Pair(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Rainy and clean crops as float32 tensors of shape (N, 3, H, W) in [0, 1], RGB."""
+    """Rainy and clean crops as float32 tensors of shape (N, 3, H, W) in [0, 1], RGB.
+
+    `share` is how much they are of a step's batch, in [0, 1]: the weight of their mean loss in the step's.
+    """
 
     rainy: Tensor
     clean: Tensor
+    share: float = 1.0
 
 
 class Restored(NamedTuple):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from torch import nn
 
+from derain import distributed
 from derain.console import track
 from derain.evaluation import quality
 from derain.evaluation.quality import INPUT, PROTOCOLS, Quality, RowScores, Scores
@@ -38,25 +39,42 @@ def evaluate(
         shown: how many pairs to return with their derained pictures.
 
     Returns:
-        The scores by task, with `INPUT` for the rainy pictures themselves, and the pairs to show.
+        The scores by task, with `INPUT` for the rainy pictures themselves, and the pairs to show. Several processes
+        divide the pictures among themselves; each returns the whole.
     """
-    scores: dict[str, dict[str, dict[str, Quality]]] = {
-        row: {protocol: {} for protocol in PROTOCOLS} for row in (INPUT, *networks)
+    own = [
+        _evaluated(pack.pair(index), networks, hardware, index < shown)
+        for index in track(distributed.dealt(len(pack)), "evaluating, picture")
+    ]
+    pictures = distributed.in_order(own)
+    scores: dict[str, RowScores] = {
+        row: {protocol: {picture.name: picture.scores[row][protocol] for picture in pictures} for protocol in PROTOCOLS}
+        for row in (INPUT, *networks)
     }
-    examples = []
-    for index in track(range(len(pack)), "evaluating, picture"):
-        pair = pack.pair(index)
-        _check(pair)
-        estimates = {INPUT: pair.rainy.astype(np.float32) / 255}
-        estimates |= {task: estimate(network, pair.rainy, hardware) for task, network in networks.items()}
-        for row, estimated in estimates.items():
-            for name, protocol in PROTOCOLS.items():
-                picture = quality.to_8_bit(estimated, protocol.rounding)
-                scores[row][name][pair.name] = quality.measure(picture, pair.clean, name)
-        if index < shown:
-            derained = {task: quality.to_8_bit(estimates[task], "nearest") for task in networks}
-            examples.append(Shown(pair, derained))
-    return dict(scores), examples
+    return scores, [picture.shown for picture in pictures if picture.shown]
+
+
+class _Evaluated(NamedTuple):
+    """A test pair's scores by row and protocol, and its pictures if it is to be shown."""
+
+    name: str
+    scores: Mapping[str, Mapping[str, Quality]]
+    shown: Shown | None
+
+
+def _evaluated(pair: Pair, networks: Mapping[str, nn.Module], hardware: Hardware, show: bool) -> _Evaluated:
+    _check(pair)
+    estimates = {INPUT: pair.rainy.astype(np.float32) / 255}
+    estimates |= {task: estimate(network, pair.rainy, hardware) for task, network in networks.items()}
+    scores = {
+        row: {
+            name: quality.measure(quality.to_8_bit(estimated, protocol.rounding), pair.clean, name)
+            for name, protocol in PROTOCOLS.items()
+        }
+        for row, estimated in estimates.items()
+    }
+    derained = {task: quality.to_8_bit(estimates[task], "nearest") for task in networks} if show else {}
+    return _Evaluated(pair.name, scores, Shown(pair, derained) if show else None)
 
 
 def _check(pair: Pair) -> None:

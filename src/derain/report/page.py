@@ -281,7 +281,9 @@ def _footer(params: Params, results: Results) -> Markup:
     )
     shown |= {name: params.sections.get(name, {}) for name in (params.backbone, params.strategy)}
     shown["made with"] = {
-        key: made[key] for key in ("device", "precision", "threads", "cpu_capability", "libraries") if key in made
+        key: made[key]
+        for key in ("device", "precision", "threads", "processes", "cpu_capability", "libraries")
+        if key in made
     }
     text = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True, default_flow_style=None)
     return element(

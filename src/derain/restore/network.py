@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -225,19 +223,9 @@ def load(
 
     where = hardware.choose(device, precision)
     network = artifacts.load_network(weights, where.device)
-    if where.device.type == "cpu":
-        _keep_freed_memory()
-    elif max_memory is None:
+    if where.device.type == "cuda" and max_memory is None:
         max_memory = int(0.8 * torch.cuda.mem_get_info(where.device)[0])
     return Network(_Torch(network, where, max_memory or DEFAULT_MEMORY), tile, overlap, max_memory)
-
-
-def _keep_freed_memory() -> None:
-    """See mallopt(3): no trimming, and no blocks outside the heap."""
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        trim_threshold, mmap_max = -1, -4
-        libc.mallopt(trim_threshold, -1)
-        libc.mallopt(mmap_max, 0)
 
 
 def _size(picture: NDArray[Any]) -> str:

@@ -34,14 +34,19 @@ class Crops:
 
     def after(self, steps: int) -> Iterator[Batch]:
         """The batches that follow the first `steps`."""
-        for start in range(steps * self.batch, len(self.places), self.batch):
-            rainy, clean = self.pack.crops(self.places[start : start + self.batch], self.patch)
-            yield Batch(*(to_tensor(torch.from_numpy(side).to(self.device)) for side in (rainy, clean)))
+        return map(self.at, range(steps, len(self)))
+
+    def at(self, step: int) -> Batch:
+        """The batch of a step."""
+        rainy, clean = (torch.from_numpy(side) for side in self.pack.crops(self._places(step), self.patch))
+        return Batch(to_tensor(rainy.to(self.device)), to_tensor(clean.to(self.device)))
 
     def names(self, step: int) -> list[str]:
         """The names of the pairs in a batch, for messages."""
-        pairs = self.places[step * self.batch : (step + 1) * self.batch, 0]
-        return [self.pack.names[pair] for pair in pairs]
+        return [self.pack.names[pair] for pair in self._places(step)[:, 0]]
+
+    def _places(self, step: int) -> np.ndarray:
+        return self.places[step * self.batch : (step + 1) * self.batch]
 
 
 def of_epoch(pack: Pack, train: Train, seed: int, position: int, epoch: int, device: torch.device) -> Crops:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
+from derain import distributed
 from derain.console import say, track
 from derain.hardware import Hardware
 from derain.states import NOT_KEPT, State
@@ -82,17 +83,21 @@ def _mean_over_batches(
     def content() -> bytes:
         return to_bytes({"count": count, "total": total})
 
-    for batch in track(crops.after(count), "importance", len(crops) - count):
+    for first in track(range(count, len(crops), distributed.size()), "importance"):
+        # One batch for each process; one that finds none left takes the last again, which is not counted.
+        batch = crops.at(min(first + distributed.rank(), len(crops) - 1))
         with hardware.autocast():
             derained = network(batch.rainy).derained
-        gradients = torch.autograd.grad(of(derained, batch), list(weights.values()))
-        if not nn.utils.get_total_norm(gradients).isfinite():
-            raise NumericError(
-                f"importance: a gradient is not finite in the batch {', '.join(sorted(set(crops.names(count))))}; "
-                "the model is unusable. Train it with a smaller train.lr."
-            )
-        for name, gradient in zip(weights, gradients, strict=True):
-            total[name] += size(gradient)
-        count += 1
+        own = torch.autograd.grad(of(derained, batch), list(weights.values()))
+        # Added one by one in the order of the batches: the sum has the same bits for any number of processes.
+        for gradients in distributed.gather(own)[: len(crops) - first]:
+            if not nn.utils.get_total_norm(gradients).isfinite():
+                raise NumericError(
+                    f"importance: a gradient is not finite in the batch {', '.join(sorted(set(crops.names(count))))}; "
+                    "the model is unusable. Train it with a smaller train.lr."
+                )
+            for name, gradient in zip(weights, gradients, strict=True):
+                total[name] += size(gradient)
+            count += 1
         state.step_done(content)
     return {name: value / count for name, value in total.items()}

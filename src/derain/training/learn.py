@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from derain import distributed
 from derain.console import track
 from derain.hardware import Hardware
 from derain.states import State
 from derain.training import crops
 from derain.training.losses import negative_ssim
-from derain.training.micro_batches import MicroBatches, Part
+from derain.training.micro_batches import MicroBatches
 from derain.training.progress import History, Progress
 from derain.training.trace import Trace
 from derain.types import Batch, NumericError, Task
@@ -56,8 +57,8 @@ def learn(
         for batch in batches.after(progress.step):
             # A sequence of its own: SeedSequence ignores trailing zeros, and the crops' ends with the epoch.
             draw = np.random.default_rng([seed, task.position, epoch, progress.step, 1])
-            joined = strategy.join(batch, draw)
-            losses = training_step(network, joined, strategy, optimizer, hardware, micro_batches, trace)
+            own = distributed.own(strategy.join(batch, draw))
+            losses = training_step(network, own, strategy, optimizer, hardware, micro_batches, trace)
             if not all(map(math.isfinite, losses.values())):
                 raise NumericError(_not_finite(task, epoch, losses, batches.names(progress.step)))
             progress.step_done(losses, len(batches))
@@ -76,9 +77,11 @@ def training_step(
 ) -> dict[str, float]:
     """One step: the gradient of the whole batch, the strategy's say, update. Returns the losses by name.
 
-    Weights are left alone when a loss or the gradient is not finite; the gradient's norm is returned too then.
+    `batch` is this process's share; gradient and losses are those of all shares. Weights are left alone when a loss or
+    the gradient is not finite; the gradient's norm is returned too then.
     """
     losses = micro_batches.within_memory(batch, lambda parts: _backward(network, parts, strategy, hardware))
+    losses = dict(distributed.add_up(network, losses))
     trace.before_step(network)
     losses |= _add_penalties(network, strategy)
     values = {name: loss.item() for name, loss in losses.items()}
@@ -92,16 +95,18 @@ def training_step(
     return values
 
 
-def _backward(network: nn.Module, parts: Iterable[Part], strategy: Strategy, hardware: Hardware) -> dict[str, Tensor]:
+def _backward(
+    network: nn.Module, parts: Iterable[Batch], strategy: Strategy, hardware: Hardware
+) -> Mapping[str, Tensor]:
     """Forward, losses and backward of a batch that comes in parts: leaves its gradients, returns its losses by name."""
     network.zero_grad(set_to_none=True)
     sums: dict[str, Tensor] = {}
-    for share, batch in parts:
+    for batch in parts:
         with hardware.autocast():
             restored = network(batch.rainy)
         losses = {"supervised": negative_ssim(restored.derained, batch.clean)}
         losses |= strategy.extra_losses(batch, restored)
-        losses = {name: share * loss for name, loss in losses.items()}
+        losses = {name: batch.share * loss for name, loss in losses.items()}
         torch.autograd.backward(torch.stack(list(losses.values())).sum())
         for name, loss in losses.items():
             sums[name] = sums.get(name, 0) + loss.detach()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -14,20 +14,13 @@ from derain.types import Batch, ParamsError, ran_out_of_memory
 T = TypeVar("T")
 
 
-class Part(NamedTuple):
-    """Samples of a step's batch, and their share of it in (0, 1]: the weight of their mean loss in the step's."""
-
-    share: float
-    batch: Batch
-
-
 @dataclass
 class MicroBatches:
     """At most `size` samples go through the network at once (None: the whole batch), and fewer once memory ran out."""
 
     size: int | None = None
 
-    def within_memory(self, batch: Batch, work: Callable[[Iterator[Part]], T]) -> T:
+    def within_memory(self, batch: Batch, work: Callable[[Iterator[Batch]], T]) -> T:
         """What `work` returns for the parts of a batch; where memory runs out, `work` begins anew with smaller parts.
 
         Raises:
@@ -52,9 +45,9 @@ class MicroBatches:
         return result
 
 
-def _parts(batch: Batch, size: int) -> Iterator[Part]:
+def _parts(batch: Batch, size: int) -> Iterator[Batch]:
     for rainy, clean in zip(torch.split(batch.rainy, size), torch.split(batch.clean, size), strict=True):
-        yield Part(len(rainy) / len(batch.rainy), Batch(rainy, clean))
+        yield Batch(rainy, clean, batch.share * (len(rainy) / len(batch.rainy)))
 
 
 def _too_large(batch: Batch) -> str:
