@@ -36,6 +36,7 @@ def settings(**changes: Any) -> Params:
         "device": "cpu",
         "precision": "fp32",
         "threads": 1,
+        "launch": "python",
         "data": {"photos": "builtin", "test_share": 0.2, "rains_per_photo": 1},
         "datasets": {name: {"source": "rendered", "kind": "heavy"} for name in TESTS},
         "task0": {"dataset": "first"},
@@ -46,6 +47,7 @@ def settings(**changes: Any) -> Params:
             "epochs": 2,
             "steps_per_epoch": 1,
             "batch": 1,
+            "micro_batch": None,
             "patch": 16,
             "milestones": [1],
             "gamma": 0.2,
@@ -177,7 +179,7 @@ def test_seed_strategy_and_hardware_are_no_part_of_the_profile() -> None:
         {"stream": {}},
         {"task0": {"dataset": "second"}},
         {"tests": {"first": "learned"}},
-        {"train": settings().train.model_dump() | {"epochs": 3}},
+        {"train": settings().train.model_dump() | {"epochs": 3, "micro_batch": None}},
         {"data": settings().data.model_dump() | {"rains_per_photo": 2}},
         {
             "datasets": settings().model_dump(mode="json")["datasets"]

@@ -61,6 +61,7 @@ _IRRELEVANT: Mapping[str, list[Any]] = {
     "tests.light": ["learned", "unseen"],
     "stream.2.dataset": ["varied", "light"],
     "si": [{}, None],
+    "launch": ["python", "torchrun"],
 }
 _STAGES: Mapping[str, tuple[Callable[[str], None], str]] = {
     "train_task0": (kd_task.main, "0"),
