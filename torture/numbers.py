@@ -155,15 +155,11 @@ def _with_gradient(value: float) -> Callable[[Tensor], Tensor]:
 
 
 def _input(step: int, value: float) -> AbstractContextManager[Any]:
-    after = Crops.after
+    def spoil(original: Callable[..., Batch], crops: Crops, *given: Any) -> Batch:
+        batch = original(crops, *given)
+        return batch._replace(rainy=batch.rainy.index_fill(2, torch.tensor([3]), value))
 
-    def spoilt(self: Crops, steps: int) -> Iterator[Batch]:
-        for batch in after(self, steps):
-            number = next(numbers)
-            yield batch._replace(rainy=batch.rainy.index_fill(2, torch.tensor([3]), value)) if number == step else batch
-
-    numbers = itertools.count(1)
-    return mock.patch.object(Crops, "after", spoilt)
+    return mock.patch.object(Crops, "_read", _method(_at(step, spoil, Crops._read)))
 
 
 def _weight(step: int, value: float) -> AbstractContextManager[Any]:
