@@ -159,7 +159,7 @@ def _input(step: int, value: float) -> AbstractContextManager[Any]:
         batch = original(crops, *given)
         return batch._replace(rainy=batch.rainy.index_fill(2, torch.tensor([3]), value))
 
-    return mock.patch.object(Crops, "_read", _method(_at(step, spoil, Crops._read)))
+    return mock.patch.object(Crops, "at", _method(at(step, spoil, Crops.at)))
 
 
 def _weight(step: int, value: float) -> AbstractContextManager[Any]:

@@ -61,7 +61,12 @@ class PReNet(nn.Module):
         self.channels, self.stages, self.blocks = channels, stages, blocks
         self.conv0 = nn.Sequential(_conv(6, channels), nn.ReLU(inplace=True))
         for block in range(1, blocks + 1):
-            layers = (_conv(channels, channels), nn.ReLU(inplace=True), _conv(channels, channels), nn.ReLU(inplace=True))
+            layers = (
+                _conv(channels, channels),
+                nn.ReLU(inplace=True),
+                _conv(channels, channels),
+                nn.ReLU(inplace=True),
+            )
             self.add_module(f"res_conv{block}", nn.Sequential(*layers))
         for gate, activation in {"i": nn.Sigmoid(), "f": nn.Sigmoid(), "g": nn.Tanh(), "o": nn.Sigmoid()}.items():
             self.add_module(f"conv_{gate}", nn.Sequential(_conv(2 * channels, channels), activation))
