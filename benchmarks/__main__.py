@@ -7,6 +7,7 @@ import sys
 
 RUNS = [
     *(["training_step", "--precision", precision, "--steps", "4"] for precision in ("fp32", "bf16")),
+    *(["memory", "--precision", precision, "--steps", "3"] for precision in ("fp32", "bf16")),
     *(["inference", "--precision", precision, "--steps", "9"] for precision in ("fp32", "bf16")),
     *(["importance", "--precision", precision, "--steps", "3"] for precision in ("fp32", "bf16")),
     ["data", "--steps", "3"],

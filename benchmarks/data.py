@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks import _measure
 from benchmarks._measure import Result
-from benchmarks.training_step import _step, crops, networks
+from benchmarks.training_step import crops, networks, step
 from derain import console
 from derain.data.pack import Pack, write_pack
 from derain.types import Pair
@@ -33,7 +33,7 @@ def main() -> None:
 
         works: dict[str, _measure.Work] = {"crops": read}
         if not chosen.ours_only:
-            works["step"] = _step(networks()[0], crops(chosen.batch, chosen.patch), where, distilled=False)
+            works["step"] = step(networks()[0], crops(chosen.batch, chosen.patch), where, distilled=False)
         seconds = _measure.interleaved(works, chosen.steps)
     a_batch = [value / batches for value in seconds["crops"]]
     if chosen.ours_only:

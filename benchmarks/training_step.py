@@ -27,7 +27,7 @@ def main() -> None:
     where = _measure.hardware(chosen)
     ours, published = networks()
     batch = crops(chosen.batch, chosen.patch)
-    works = {"ours": _step(ours, batch, where, distilled=False)}
+    works = {"ours": step(ours, batch, where, distilled=False)}
     if chosen.ours_only:
         _measure.ours_only(_measure.interleaved(works, chosen.steps)["ours"])
         return
@@ -35,7 +35,7 @@ def main() -> None:
     works |= {
         "published": lambda: published_step(published, batch.rainy, batch.clean, optimizer),
         "published, one forward": lambda: published_step(published, batch.rainy, batch.clean, optimizer, prints=False),
-        "ours, distilling": _step(networks()[0], batch, where, distilled=True),
+        "ours, distilling": step(networks()[0], batch, where, distilled=True),
         "its convolutions": convolutions(chosen.batch, chosen.patch, where),
     }
     facts = gradients(batch, where)
@@ -67,7 +67,7 @@ def crops(count: int, side: int) -> Batch:
     return Batch((clean + rain).clamp(0, 1), clean)
 
 
-def _step(
+def step(
     network: PReNet, batch: Batch, where: Hardware, distilled: bool, micro_batch: int | None = None
 ) -> _measure.Work:
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)

@@ -71,8 +71,9 @@ class _Kills:
             longest = self.longest if ran > 1 else longest * 1.2
         while said is None:
             said, _ = self._attempt(project, command, None)
-        if temp:
-            project.run("dvc", "exp", "apply", re.findall(r"Ran experiment\(s\): (\S+)", said)[-1])
+        names = re.findall(r"Ran experiment\(s\): (\S+)", said)
+        if temp and names:
+            project.run("dvc", "exp", "apply", names[-1])
 
     def _attempt(self, project: Project, command: tuple[str, ...], delay: float | None) -> tuple[str | None, int]:
         """What the command said if it ended by itself, None if it was killed; and how many stages it started."""
