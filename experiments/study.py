@@ -1,23 +1,21 @@
-"""Every strategy with several seeds, on the same data and for the same number of optimizer steps, in one process.
+"""Runs of the tables in one process, on the same data, recorded as they finish; no experiment of DVC's.
 
-    python -m experiments.study [PARAMS] [RECORD] [--seeds 0 1 2] [--strategies NR SI ...]
+    python -m experiments.study [NAME ...] [--seeds 0 1 2] [--params PARAMS] [--record RECORD]
 
-PARAMS is params.yaml and RECORD metrics/recorded.json where they are not named. The numbers are those of the
-command lines beside this file: tests/test_dvc.py shows that the pipeline's stages give the bits of one process. Here
-the first task is trained once a seed, and nothing is read or written in between. Each run is recorded as it
-finishes; interrupted, the study goes on with the first run that is missing.
+NAME is a variant or a group, as for `python -m experiments.run`; strategies where none is named. The numbers are the
+same: tests/test_dvc.py shows that the pipeline's stages give the bits of one process. Here the first task is trained
+once a seed, and nothing is read or written in between. Interrupted, the study goes on with the first run that is
+missing; several may write to one RECORD.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
@@ -27,68 +25,23 @@ from derain import console, params, paths
 from derain.data.pack import Pack
 from derain.data.sources import pack_set
 from derain.evaluation.evaluate import evaluate
-from derain.evaluation.quality import PROTOCOLS, RowScores
-from derain.hardware import Hardware, choose, processor
-from derain.params import Mix, Params
-from derain.report.summary import MAIN, profile, summarize
+from derain.evaluation.quality import RowScores
+from derain.hardware import Hardware, choose
+from derain.params import Params
+from derain.report import comparison, experiments, variants
+from derain.report.summary import ByTest, Summary, after_of_csv, forgetting_csv, summarize
 from derain.strategies._base import Memory
 from derain.training.masks import Mask
 from derain.training.stream import Learned, consolidate_task, learn_task
 from derain.types import Task
+from experiments.run import named
 
 
-def with_strategy(name: str) -> Callable[[Params], Params]:
-    """Another strategy, with its section as it is."""
-    return lambda settings: settings.model_copy(update={"strategy": name})
+class Run(NamedTuple):
+    """What a stream came to: its metrics/summary.json, and its quality after each task."""
 
-
-def with_nr(settings: Params, **values: Any) -> Params:
-    """NR with other values of its section."""
-    section = settings.sections["nr"] | values
-    return settings.model_copy(update={"strategy": "nr", "sections": settings.sections | {"nr": section}})
-
-
-def mixed(settings: Params) -> Params:
-    """One task: the union of the stream's sets, for as many steps as the stream has.
-
-    Where an epoch is the whole grid of patches, the union's epochs are as long as the tasks' together already.
-    """
-    tasks = settings.tasks
-    times = len(tasks) if settings.train.steps_per_epoch else 1
-    union = Mix.model_validate(
-        {"source": "mix", "of": [settings.datasets[task.dataset].model_dump() for task in tasks]}
-    )
-    train = settings.train.model_copy(
-        update={
-            "epochs": settings.train.epochs * times,
-            "milestones": [epoch * times for epoch in settings.train.milestones],
-        }
-    )
-    first = settings.task0.model_copy(update={"dataset": "mixed"})
-    return settings.model_copy(
-        update={
-            "strategy": "si",
-            "datasets": settings.datasets | {"mixed": union},
-            "task0": first,
-            "stream": {},
-            "train": train,
-        }
-    )
-
-
-STRATEGIES: Mapping[str, Callable[[Params], Params]] = {
-    "NR": with_nr,
-    "SI": with_strategy("si"),
-    "NR without SC": lambda settings: with_nr(settings, consolidate=False),
-    "NR without KD": lambda settings: with_nr(settings, lambda_kd=0.0),
-    "EWC": with_strategy("ewc"),
-    "MAS": with_strategy("mas"),
-    "Synaptic intelligence": with_strategy("synaptic_intelligence"),
-    "PIGWM": with_strategy("pigwm"),
-    "PackNet-like": with_strategy("packnet"),
-    "Replay": with_strategy("replay"),
-    "Mix": mixed,
-}
+    summary: Summary
+    after: dict[str, ByTest]
 
 
 class Seed:
@@ -99,8 +52,8 @@ class Seed:
         self.first: dict[str, Learned] = {}
         self.packs: dict[tuple[str, str], Pack] = {}
 
-    def run(self, settings: Params) -> dict[str, Any]:
-        """A whole stream under one strategy: its metrics/summary.json."""
+    def run(self, settings: Params) -> Run:
+        """A whole stream under one strategy."""
         # Evaluation is in fp32, as in the pipeline.
         exact = Hardware(self.hardware.device, "fp32")
         scores: dict[str, dict[str, RowScores]] = {test: {} for test in settings.tests}
@@ -108,10 +61,11 @@ class Seed:
         weights: dict[str, Tensor] | None = None
         mask: Mask | None = None
         memory: Memory | None = None
+        stored = 0
         for task in settings.tasks:
             learned = self.learn(settings, task, weights, mask, memory)
             pack = self.pack(settings, task.dataset, "train")
-            mask, memory, _, facts[task.name] = consolidate_task(
+            mask, memory, stored, facts[task.name] = consolidate_task(
                 settings, task, pack, self.hardware, learned.network, learned.trace, mask, memory
             )
             weights = {name: tensor.detach().cpu().clone() for name, tensor in learned.network.state_dict().items()}
@@ -120,7 +74,8 @@ class Seed:
                     self.pack(settings, test, "test"), {task.name: learned.network.eval()}, exact, shown=0
                 )
                 scores[test] |= column
-        return dict(summarize(settings, scores, facts).as_json())
+        found = summarize(settings, scores, facts, stored)
+        return Run(found, after_of_csv(forgetting_csv(settings, scores).decode()))
 
     def learn(
         self,
@@ -134,9 +89,10 @@ class Seed:
         pack = self.pack(settings, task.dataset, "train")
         if task.after is not None:
             return learn_task(settings, task, pack, self.hardware, weights, mask, memory)
-        if task.dataset not in self.first:
-            self.first[task.dataset] = learn_task(settings, task, pack, self.hardware, None, None, None)
-        return self.first[task.dataset]
+        alike = repr((task.dataset, settings.train, settings.backbone, settings.section("backbones")))
+        if alike not in self.first:
+            self.first[alike] = learn_task(settings, task, pack, self.hardware, None, None, None)
+        return self.first[alike]
 
     def pack(self, settings: Params, name: str, split: str) -> Pack:
         """A split of a data set, packed when it is first asked for."""
@@ -149,49 +105,41 @@ class Seed:
 
 def main() -> None:
     chosen = arguments()
+    base = params.content(chosen.params)
     settings = params.check(chosen.params)
     hardware = choose(settings.device, settings.precision, settings.threads)
-    record = begun(chosen.record, settings)
     for seed in chosen.seeds:
         with tempfile.TemporaryDirectory() as folder:
             runs = Seed(hardware, Path(folder))
-            for label in chosen.strategies:
-                if any((run["label"], run["seed"]) == (label, seed) for run in record["runs"]):
+            for variant in named(base, chosen.names):
+                asked = params.of(variant.seeded(seed))
+                if chosen.record.exists() and comparison.read_recorded(chosen.record).has(variant.name, asked):
                     continue
-                console.say(f"{label}, seed {seed}")
-                asked = STRATEGIES[label](settings.model_copy(update={"seed": seed}))
-                run = {
-                    "label": label,
-                    "strategy": asked.strategy,
-                    "seed": seed,
-                    "machine": f"{processor()}, {settings.threads} threads, {hardware.precision}",
-                    "date": date.today().isoformat(),
-                    "summary": runs.run(asked),
-                }
-                record["runs"].append(run)
-                record["runs"].sort(key=lambda run: (list(STRATEGIES).index(run["label"]), run["seed"]))
-                paths.write_json(chosen.record, record)
-    console.say(f"wrote {chosen.record}: {len(record['runs'])} runs")
+                console.say(f"{variant.label}, seed {seed}")
+                found = runs.run(asked)
+                made = comparison.RecordedRun(
+                    name=variant.name,
+                    label=variant.label,
+                    strategy=asked.strategy,
+                    settings=asked.sections.get(asked.strategy, {}),
+                    changes=list(variants.overrides(base, variant.content)),
+                    seed=seed,
+                    machine=experiments.machine(asked),
+                    date=date.today().isoformat(),
+                    summary=found.summary,
+                    after=found.after,
+                )
+                comparison.record(chosen.record, settings, [made])
+    console.say(f"{chosen.record} holds all of them")
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m experiments.study", description=__doc__)
-    parser.add_argument("params", nargs="?", type=Path, default=params.PARAMS_FILE)
-    parser.add_argument("record", nargs="?", type=Path, default=paths.RECORDED)
+    parser.add_argument("names", nargs="*", metavar="NAME", default=["strategies"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--strategies", nargs="+", choices=list(STRATEGIES), default=list(STRATEGIES))
+    parser.add_argument("--params", type=Path, default=params.PARAMS_FILE)
+    parser.add_argument("--record", type=Path, default=paths.RECORDED)
     return parser.parse_args()
-
-
-def begun(record: Path, settings: Params) -> dict[str, Any]:
-    """The record with the runs it has of this profile; without any where it is of another one."""
-    content = json.loads(record.read_text()) if record.exists() else {"runs": []}
-    same = content.get("profile") == profile(settings)
-    return {
-        "protocol": f"{MAIN}: {PROTOCOLS[MAIN].description}",
-        "profile": profile(settings),
-        "runs": content["runs"] if same else [],
-    }
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ def main() -> None:
     settings = params.load()
     found = results.read(settings, Path())
     recorded = comparison.read_recorded(paths.RECORDED)
-    summed_up = summary.summarize(settings, found.scores, found.masks_facts)
+    summed_up = summary.summarize(settings, found.scores, found.masks_facts, found.stored_bytes)
     forgetting = summary.forgetting_csv(settings, found.scores)
     html = page.build(settings, summed_up, found, recorded)
     # All of it is made before any of it is written.

@@ -66,7 +66,7 @@ def test_scalars_are_what_dvcs_yaml_library_takes_them_for(tmp_path: Path, text:
     file = tmp_path / "params.yaml"
     file.write_text(f"value: {text}")
     expected = YAML(typ="safe", pure=True).load(file.read_text())
-    found = params._parse(file)
+    found = params.content(file)
     assert (found, type(found["value"])) == (expected, type(expected["value"]))
 
 

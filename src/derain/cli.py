@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Sequence
 
 from derain import console
-from derain.commands import EXIT_CODES, demo, export, results, run, score, verify, video
+from derain.commands import EXIT_CODES, demo, export, results, run, score, tables, verify, video
 
-_COMMANDS = (run, video, score, export, demo, results, verify)
+_COMMANDS = (run, video, score, export, demo, results, tables, verify)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

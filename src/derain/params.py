@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -220,15 +221,43 @@ def plugins(kind: Literal["backbones", "strategies"]) -> list[str]:
 
 def load(path: Path = PARAMS_FILE) -> Params:
     """Reads and checks params.yaml. The sections of strategies and backbones are checked when they are asked for."""
-    raw = _parse(path)
+    return of(content(path), str(path))
+
+
+def content(path: Path = PARAMS_FILE) -> dict[str, Any]:
+    """What params.yaml holds, as it is; only its YAML is checked."""
+    try:
+        return parse(path.read_text(encoding="utf-8"), str(path))
+    except FileNotFoundError:
+        raise ParamsError(
+            f"{path} is missing. Run this from the project's root, or copy profiles/*.yaml there."
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ParamsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def parse(text: str, name: str) -> dict[str, Any]:
+    """The content of a params.yaml; `name` is its name in messages."""
+    try:
+        raw = yaml.load(text, Loader=_Yaml12)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{name} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise ParamsError(f"{name} must be a mapping of keys to values.")
+    return raw
+
+
+def of(content: Mapping[str, Any], name: str = "params.yaml") -> Params:
+    """The checked parameters of a params.yaml's content; see `load`."""
     names = {*plugins("backbones"), *plugins("strategies")}
-    sections = {key: raw.pop(key) or {} for key in list(raw) if key in names}
-    unknown = set(raw) - set(Params.model_fields)
-    if unknown or "sections" in raw:
+    sections = {key: value or {} for key, value in content.items() if key in names}
+    others = {key: value for key, value in content.items() if key not in names}
+    unknown = set(others) - set(Params.model_fields)
+    if unknown or "sections" in others:
         key = min(unknown or {"sections"})
         allowed = [name for name in (*Params.model_fields, *sorted(names)) if name != "sections"]
-        raise ParamsError(f"{path}: {key}: unknown key. Allowed: {', '.join(allowed)}.")
-    return _read(Params, {**raw, "sections": sections}, "")
+        raise ParamsError(f"{name}: {key}: unknown key. Allowed: {', '.join(allowed)}.")
+    return _read(Params, {**others, "sections": sections}, "")
 
 
 def check(path: Path = PARAMS_FILE) -> Params:
@@ -276,20 +305,6 @@ _Yaml12.yaml_implicit_resolvers = {
 for _name, (_first, _pattern) in _SCALARS.items():
     _Yaml12.add_implicit_resolver(_TAG + _name, re.compile(rf"^(?:{_pattern})$"), list(_first))
 _Yaml12.add_constructor(_TAG + "int", lambda _, node: int(node.value))
-
-
-def _parse(path: Path) -> dict[str, Any]:
-    try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Yaml12)  # noqa: S506 - a SafeLoader
-    except FileNotFoundError:
-        raise ParamsError(
-            f"{path} is missing. Run this from the project's root, or copy profiles/*.yaml there."
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ParamsError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(raw, dict):
-        raise ParamsError(f"{path} must be a mapping of keys to values.")
-    return raw
 
 
 S = TypeVar("S", bound=BaseModel)

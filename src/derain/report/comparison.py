@@ -1,9 +1,10 @@
-"""The rows of the table of results: doing nothing, this run, and the recorded strategies as mean and spread."""
+"""Recorded runs, and the rows of tables: doing nothing, this run, and the recorded strategies as mean and spread."""
 
 from __future__ import annotations
 
+import fcntl
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -11,27 +12,38 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from derain import paths
+from derain.evaluation.quality import PROTOCOLS
 from derain.params import Params
 from derain.report import summary
-from derain.report.summary import Levels, Summary
+from derain.report.summary import ByTest, Levels, Summary
 from derain.types import DataError
 
 
 class RecordedRun(BaseModel):
-    """A run of metrics/recorded.json: its label in the table, where and when it was made, its metrics/summary.json."""
+    """A run of metrics/recorded.json.
+
+    Its variant's name and label, what that changed in params.yaml, as after `-S`, and the strategy's own section; where
+    and when it was made; its metrics/summary.json; and its quality after each task, "task0: heavy", in the order of its
+    stream.
+    """
 
     model_config = ConfigDict(frozen=True)
 
+    name: str
     label: str
     strategy: str
+    settings: dict[str, Any]
+    changes: list[str]
     seed: int
     machine: str
     date: str
     summary: Summary
+    after: dict[str, ByTest]
 
 
 class Recorded(BaseModel):
-    """metrics/recorded.json: runs of all strategies, and of which `profile` they are."""
+    """metrics/recorded.json: runs of variants of a params.yaml, and of which `profile` they are."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -42,6 +54,16 @@ class Recorded(BaseModel):
     def fits(self, params: Params) -> bool:
         """Whether the runs are of the same profile as params.yaml, so that they may stand beside its run."""
         return self.profile == summary.profile(params)
+
+    def of(self, names: Iterable[str]) -> Recorded:
+        """The runs of some variants alone, in the order of the names, then of seeds."""
+        chosen = [run for name in dict.fromkeys(names) for run in self.runs if run.name == name]
+        return self.model_copy(update={"runs": chosen})
+
+    def has(self, name: str, params: Params) -> bool:
+        """Whether a variant's run with these parameters is there."""
+        settings = params.sections.get(params.strategy, {})
+        return any((run.name, run.seed, run.settings) == (name, params.seed, settings) for run in self.runs)
 
     @property
     def by_label(self) -> dict[str, list[RecordedRun]]:
@@ -107,13 +129,52 @@ def read_recorded(path: Path) -> Recorded:
         raise DataError(f"{path} is no JSON. Restore it from git.") from None
 
 
+def record(path: Path, params: Params, runs: Iterable[RecordedRun]) -> Recorded:
+    """Adds runs to metrics/recorded.json as `joined` does; several processes may at once.
+
+    Raises:
+        DataError: the file is damaged, or cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        recorded = joined(read_recorded(path) if path.exists() else Recorded(), params, runs)
+        paths.write_atomically(path, _a_line_a_run(recorded).encode())
+    return recorded
+
+
+def joined(recorded: Recorded, params: Params, runs: Iterable[RecordedRun]) -> Recorded:
+    """Recorded runs and further ones, which take the place of those of the same name and seed.
+
+    Recorded runs of another profile than that of `params` are dropped: they fit no table with these.
+    """
+    kept = {(run.name, run.seed): run for run in recorded.runs if recorded.fits(params)}
+    kept |= {(run.name, run.seed): run for run in runs}
+    return Recorded(
+        protocol=f"{summary.MAIN}: {PROTOCOLS[summary.MAIN].description}",
+        profile=summary.profile(params),
+        runs=[kept[key] for key in sorted(kept)],
+    )
+
+
+def _a_line_a_run(recorded: Recorded) -> str:
+    """JSON in which a new run is a new line."""
+
+    def text(content: Any, indent: int | None = None) -> str:
+        return json.dumps(content, ensure_ascii=False, allow_nan=False, indent=indent)
+
+    content = recorded.model_dump(mode="json", exclude_none=True)
+    runs = ",\n".join(text(run) for run in content.pop("runs"))
+    return f'{text(content, 1)[:-2]},\n "runs": [\n{runs}\n]\n}}\n'
+
+
 def rows(run: Summary, recorded: Recorded | None) -> list[Row]:
     """The table: doing nothing, this run, and a row a label of the recorded runs."""
     labels = recorded.by_label if recorded else {}
     return [
-        _row("do nothing", "nothing", [run.input]),
-        _row(f"this run ({run.strategy})", "this", [run]),
-        *(_row(label, "recorded", [one.summary for one in runs]) for label, runs in labels.items()),
+        row("do nothing", "nothing", [run.input]),
+        row(f"this run ({run.strategy})", "this", [run]),
+        *(row(label, "recorded", [one.summary for one in runs]) for label, runs in labels.items()),
     ]
 
 
@@ -121,9 +182,9 @@ def rgb_rows(run: Summary, recorded: Recorded | None) -> list[Row]:
     """The same table under the second protocol, without forgetting."""
     labels = recorded.by_label if recorded else {}
     return [
-        _row("do nothing", "nothing", [run.input.rgb]),
-        _row(f"this run ({run.strategy})", "this", [run.rgb]),
-        *(_row(label, "recorded", [one.summary.rgb for one in runs]) for label, runs in labels.items()),
+        row("do nothing", "nothing", [run.input.rgb]),
+        row(f"this run ({run.strategy})", "this", [run.rgb]),
+        *(row(label, "recorded", [one.summary.rgb for one in runs]) for label, runs in labels.items()),
     ]
 
 
@@ -132,7 +193,8 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(fmean(values), stdev(values) if len(values) > 1 else None)
 
 
-def _row(label: str, kind: Literal["nothing", "this", "recorded"], runs: Sequence[Levels]) -> Row:
+def row(label: str, kind: Literal["nothing", "this", "recorded"], runs: Sequence[Levels]) -> Row:
+    """Runs with several seeds as one row; it has the test sets that all of them have."""
     tests = [test for test in runs[0].psnr if all(test in run.psnr and test in run.ssim for run in runs)]
     return Row(
         label,

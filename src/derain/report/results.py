@@ -39,11 +39,15 @@ class Coverage:
 
 @dataclass(frozen=True)
 class Results:
-    """All that a run left behind: tests by name, masks and losses by task (losses by term, one value an epoch)."""
+    """All that a run left behind: tests by name, masks and losses by task (losses by term, one value an epoch).
+
+    `stored_bytes` is what the strategy keeps after the last task beside the network.
+    """
 
     tests: Mapping[str, Tested]
     masks: Mapping[str, Coverage]
     losses: Mapping[str, Mapping[str, list[float]]]
+    stored_bytes: int
 
     @property
     def scores(self) -> dict[str, Scores]:
@@ -68,6 +72,7 @@ def read(params: Params, root: Path) -> Results:
         {test: _tested(root / paths.RESULTS / test, tasks) for test in params.tests},
         {task: _coverage(root / paths.mask(task)) for task in tasks},
         {task: _losses(root / paths.loss(task)) for task in tasks},
+        _stored(root / paths.memory(tasks[-1])),
     )
 
 
@@ -104,6 +109,13 @@ def _coverage(path: Path) -> Coverage:
     if "fraction_consolidated" not in facts:
         raise DataError(f"{path} holds no mask but {facts.get('kind', 'something else')}. Run `dvc repro`.")
     return Coverage(facts, _by_layer(mask, Tensor.numel), _by_layer(mask, lambda part: int(part.sum())))
+
+
+def _stored(path: Path) -> int:
+    _, facts = artifacts.load(path)
+    if facts.get("kind") != "memory":
+        raise DataError(f"{path} holds no memory but {facts.get('kind', 'something else')}. Run `dvc repro`.")
+    return int(facts["bytes"])
 
 
 def _by_layer(mask: Mapping[str, Tensor], count: Any) -> dict[str, int]:

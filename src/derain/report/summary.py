@@ -39,11 +39,16 @@ class Both(_Frozen):
     ssim: Finite
 
 
-class Levels(_Frozen):
-    """The quality by test set, and its means over the `learned` sets and over the `unseen` ones, None without any."""
+class ByTest(_Frozen):
+    """The quality by test set: PSNR in dB and SSIM."""
 
     psnr: dict[str, Finite]
     ssim: dict[str, Finite]
+
+
+class Levels(ByTest):
+    """The quality by test set, and its means over the `learned` sets and over the `unseen` ones, None without any."""
+
     average: Both | None = None
     unseen: Both | None = None
 
@@ -65,6 +70,7 @@ class Summary(Levels):
 
     `forgetting` and `backward_transfer` are those of `derain.evaluation.continual` over the tasks whose data set is
     tested, None for fewer than two; `consolidated` is the fraction of all weights by task, `free` what is left.
+    `stored_bytes` is what the strategy keeps after the last task beside the network (docs/strategies.md).
     """
 
     strategy: str
@@ -73,6 +79,7 @@ class Summary(Levels):
     backward_transfer: Both | None = None
     consolidated: dict[str, Finite]
     free: Finite
+    stored_bytes: int
     rgb: SecondLevels
     input: DoingNothing
 
@@ -84,7 +91,10 @@ class Summary(Levels):
 
 
 def summarize(
-    params: Params, scores_by_test: Mapping[str, Scores], masks_facts: Mapping[str, Mapping[str, Any]]
+    params: Params,
+    scores_by_test: Mapping[str, Scores],
+    masks_facts: Mapping[str, Mapping[str, Any]],
+    stored_bytes: int,
 ) -> Summary:
     """The summary of a run.
 
@@ -92,6 +102,7 @@ def summarize(
         params: the run's parameters; only the tests and tasks they list are looked at.
         scores_by_test: the scores on each test set.
         masks_facts: the metadata of the mask after each task, by the task's name.
+        stored_bytes: what the strategy keeps after the last task beside the network.
 
     Raises:
         NumericError: a number is not finite; the message names it.
@@ -112,6 +123,7 @@ def summarize(
             for task in params.tasks
         },
         free=rounded(masks_facts[last]["fraction_free"], f"{last}: fraction_free"),
+        stored_bytes=stored_bytes,
         rgb=SecondLevels(protocol=SECOND, **levels(last, SECOND)),
         input=DoingNothing(**levels(INPUT, MAIN), rgb=Levels(**levels(INPUT, SECOND))),
     )
@@ -138,6 +150,22 @@ def forgetting_csv(params: Params, scores_by_test: Mapping[str, Scores]) -> byte
     return text.getvalue().encode()
 
 
+def after_of_csv(text: str) -> dict[str, ByTest]:
+    """The matrix of a plots/forgetting.csv: PSNR and SSIM by "task0: heavy" and test set, in the order of the stream.
+
+    Raises:
+        DataError: it is no such table.
+    """
+    levels: dict[str, ByTest] = {}
+    try:
+        for row in csv.DictReader(io.StringIO(text)):
+            after = levels.setdefault(row["after"], ByTest(psnr={}, ssim={}))
+            after.psnr[row["test"]], after.ssim[row["test"]] = float(row["psnr"]), float(row["ssim"])
+    except (KeyError, TypeError, ValueError, csv.Error):
+        raise DataError("a plots/forgetting.csv is damaged or of another version. Run `dvc repro`.") from None
+    return levels
+
+
 def profile(params: Params) -> dict[str, Any]:
     """What two runs must share for their numbers to stand in one table: all but seed, strategy and hardware."""
     shared = params.model_dump(
@@ -153,11 +181,19 @@ def read(path: Path) -> Summary:
         DataError: the file is missing or no summary.
     """
     try:
-        return Summary.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        return of_json(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:
         raise DataError(f"{path} is missing. Run `dvc repro`.") from None
-    except (ValueError, ValidationError):
+    except UnicodeDecodeError:
         raise DataError(f"{path} is damaged or of another version. Run `dvc repro`.") from None
+
+
+def of_json(text: str, name: str) -> Summary:
+    """The summary in a metrics/summary.json's text; DataError, naming it, where it is none."""
+    try:
+        return Summary.model_validate(json.loads(text))
+    except (ValueError, ValidationError):
+        raise DataError(f"{name} is damaged or of another version. Run `dvc repro`.") from None
 
 
 def tested_tasks(params: Params) -> list[Task]:

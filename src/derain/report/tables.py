@@ -64,8 +64,9 @@ def beside_the_paper(params: Params, summary: Summary) -> Markup | None:
     ]
     for table in paper.TABLES:
         body.append(element("tr", element("th", table.title, scope="rowgroup", colspan=len(tests) + 1), class_="part"))
-        body += [_paper_row(label, [cells[name] for name in tests.values()]) for label, cells in table.rows.items()]
-    shown = [cells[name] for table in paper.TABLES for cells in table.rows.values() for name in tests.values()]
+        body += [_paper_row(label, [cells.get(name) for name in tests.values()]) for label, cells in table.rows.items()]
+    rows = [cells for table in paper.TABLES for cells in table.rows.values()]
+    shown = [cell for cells in rows for name, cell in cells.items() if name in tests.values()]
     keys = sorted({key for cell in shown for key in cell.notes})
     columns = [Column(test, name, lambda _: None) for test, name in tests.items()]
     return element(
@@ -141,11 +142,13 @@ def _look(row: Row, rows: Sequence[Row], column: Column) -> str | None:
     return "best" if len(levels) > 1 and shown == column.best(levels) else None
 
 
-def _paper_row(label: str, cells: Sequence[paper.Printed], look: str | None = None) -> Markup:
+def _paper_row(label: str, cells: Sequence[paper.Printed | None], look: str | None = None) -> Markup:
     return element("tr", element("th", label, scope="row"), *(_printed(cell) for cell in cells), class_=look)
 
 
-def _printed(cell: paper.Printed) -> Markup:
+def _printed(cell: paper.Printed | None) -> Markup:
+    if cell is None:
+        return element("td", NOTHING)
     notes = element("sup", ",".join(cell.notes)) if cell.notes else None
     return element("td", number(cell.psnr, 2), notes, element("small", number(cell.ssim, 3)))
 

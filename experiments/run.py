@@ -1,0 +1,87 @@
+"""Runs of the paper's tables as DVC experiments: one `dvc exp run` line each, which is printed before it runs.
+
+    python -m experiments.run NAME [NAME ...] [--seeds 0 1 2] [--queue | --print]
+
+NAME is a variant, as nr, mix or alone-heavy, or a group: table1 to table5, strategies, orders, values, widths. They
+start from params.yaml as it is, run in folders of their own (--temp), and change nothing in the workspace. One that is
+there already, with the same parameters, is not run again: interrupted, the same command goes on with the first that is
+missing. With --queue they wait for `dvc queue start`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
+
+from derain import console, params
+from derain.report import experiments, variants
+from derain.report.variants import Content, Variant
+from derain.types import ParamsError
+
+
+def main() -> int:
+    chosen = arguments()
+    base = params.content()
+    params.check()
+    there = {(run.name, run.seed) for run in experiments.of_this_clone(Path(), base).runs}
+    for seed in chosen.seeds:
+        for variant in named(base, chosen.names):
+            name = f"{variant.name}-seed{seed}"
+            if (variant.name, seed) in there:
+                console.say(f"{name}: done before")
+                continue
+            command = line(base, variant, seed, chosen.queue)
+            console.say(f"$ {shlex.join(command)}")
+            code = 0 if chosen.print else start(name, command)
+            if code:
+                console.warn(f"{name} failed; the same command goes on with it.")
+                return code
+    return 0
+
+
+def named(base: Content, names: list[str]) -> list[Variant]:
+    """The variants and groups of these names, each variant once.
+
+    Raises:
+        ParamsError: there is none of that name.
+    """
+    groups, catalogue = variants.groups(base), variants.catalogue(base)
+    found: dict[str, Variant] = {}
+    for name in names:
+        if name not in groups and name not in catalogue:
+            raise ParamsError(f"{name!r} is no run of this params.yaml. Allowed: {', '.join([*groups, *catalogue])}.")
+        found |= {variant.name: variant for variant in groups.get(name) or [catalogue[name]]}
+    return list(found.values())
+
+
+def line(base: Content, variant: Variant, seed: int, queue: bool) -> list[str]:
+    """The `dvc exp run` of a variant with a seed."""
+    name, how = f"{variant.name}-seed{seed}", "--queue" if queue else "--temp"
+    changes = [word for change in variants.overrides(base, variant.seeded(seed)) for word in ("-S", change)]
+    return ["dvc", "exp", "run", how, "--name", name, *changes]
+
+
+def start(name: str, command: list[str]) -> int:
+    # One of that name with other parameters would be in the way.
+    remove = ["dvc", "exp", "remove", "--quiet", name]
+    subprocess.run(remove, stderr=subprocess.DEVNULL, check=False)  # noqa: S603
+    return subprocess.run(command, check=False).returncode  # noqa: S603
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m experiments.run", description=__doc__)
+    parser.add_argument("names", nargs="+", metavar="NAME")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--queue", action="store_true", help="queue them; `dvc queue start` runs them")
+    how.add_argument("--print", action="store_true", help="print the lines alone")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    console.run(main)

@@ -1,0 +1,108 @@
+"""The runs of tables among this clone's DVC experiments, read from git: an experiment is a commit under refs/exps."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from datetime import date
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from derain import params, paths
+from derain.hardware import choose, processor
+from derain.params import Params
+from derain.report import summary, variants
+from derain.report.comparison import RecordedRun
+from derain.report.variants import Variant
+from derain.types import DataError, DerainError
+
+_HARDWARE = {"device", "precision", "threads", "launch"}
+
+
+class Experiments(NamedTuple):
+    """The runs that were found, and a line for each that bears a run's name but is none of it."""
+
+    runs: list[RecordedRun]
+    left_out: list[str]
+
+
+def of_this_clone(root: Path, base: variants.Content) -> Experiments:
+    """The experiments NAME-seedN that are the variant NAME of `base`, a params.yaml's content.
+
+    Raises:
+        DataError: the folder is no git repository.
+    """
+    catalogue = variants.catalogue(base)
+    runs, left_out = [], []
+    for commit, day, name in _commits(root):
+        variant = catalogue.get(name.rpartition("-seed")[0])
+        seed = re.search(r"-seed(\d+)$", name)
+        if variant is None or seed is None:
+            continue
+        try:
+            runs.append(_run(root, base, commit, day, variant, int(seed[1])))
+        except DerainError as error:
+            left_out.append(f"the experiment {name} is left out: {error}")
+    return Experiments(runs, left_out)
+
+
+def machine(settings: Params) -> str:
+    """Where a run with these parameters is made on this machine, for its record."""
+    hardware = choose(settings.device, settings.precision, settings.threads)
+    name = hardware.describe()["device"]
+    return f"{processor() if name == 'cpu' else name}, {settings.threads} threads, {hardware.precision}"
+
+
+def _run(root: Path, base: variants.Content, commit: str, day: str, variant: Variant, seed: int) -> RecordedRun:
+    def file(path: Path) -> str:
+        return _git(root, "show", f"{commit}:./{path}")
+
+    ran = params.of(params.parse(file(params.PARAMS_FILE), "its params.yaml"))
+    asked = params.of(variant.seeded(seed))
+    if key := _difference(asked, ran):
+        raise DataError(f"it was made with another {key} than params.yaml has now.")
+    return RecordedRun(
+        name=variant.name,
+        label=variant.label,
+        strategy=ran.strategy,
+        settings=ran.sections.get(ran.strategy, {}),
+        changes=list(variants.overrides(base, variant.content)),
+        seed=seed,
+        machine=machine(ran),
+        date=day,
+        summary=summary.of_json(file(paths.SUMMARY), str(paths.SUMMARY)),
+        after=summary.after_of_csv(file(paths.FORGETTING)),
+    )
+
+
+def _difference(asked: Params, ran: Params) -> str | None:
+    """The first key that decides a result and differs."""
+    one, other = (_decisive(settings) for settings in (asked, ran))
+    return next((key for key in one if one[key] != other.get(key)), None)
+
+
+def _decisive(settings: Params) -> dict[str, Any]:
+    sections = {key: settings.sections.get(key) for key in (settings.backbone, settings.strategy)}
+    return settings.model_dump(exclude={"sections", *_HARDWARE}) | sections
+
+
+def _commits(root: Path) -> list[tuple[str, str, str]]:
+    """Commit, day and name of each experiment; the order is git's, oldest commit first."""
+    form = "--format=%(objectname) %(committerdate:unix) %(refname)"
+    listed = _git(root, "for-each-ref", "refs/exps", "--sort=committerdate", form)
+    found = []
+    for line in listed.splitlines():
+        commit, seconds, ref = line.split(" ", 2)
+        if re.fullmatch(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/[^/]+", ref):
+            found.append((commit, date.fromtimestamp(int(seconds)).isoformat(), ref.rpartition("/")[2]))
+    return found
+
+
+def _git(root: Path, *words: str) -> str:
+    try:
+        command = ["git", *words]
+        return subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout  # noqa: S603
+    except FileNotFoundError:
+        raise DataError("git is not installed.") from None
+    except subprocess.CalledProcessError as error:
+        raise DataError(f"git {words[0]}: {error.stderr.strip().splitlines()[-1]}") from None

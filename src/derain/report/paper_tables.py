@@ -1,0 +1,243 @@
+"""The paper's tables, and further ones, from recorded runs: ours, and below each the paper's own numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from derain.params import Benchmark, Params
+from derain.report import comparison, paper, variants
+from derain.report.comparison import Recorded, RecordedRun, Row, Spread, spread
+from derain.report.summary import Both
+from derain.report.variants import Content
+from derain.report.wording import NOTHING, level, number
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of texts: a label and cells a row; `notes` stand below it."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[str]]]
+    notes: Sequence[str] = ()
+
+
+Column = tuple[str, Callable[[Row], str]]
+
+
+def tables(params: Params, base: Content, recorded: Recorded) -> list[Table]:
+    """All tables for which there are runs.
+
+    Args:
+        params, base: params.yaml, checked and as it is.
+        recorded: runs of its profile.
+    """
+    groups = {name: recorded.of(v.name for v in group) for name, group in variants.groups(base).items()}
+    found = []
+    for place, printed in enumerate(paper.TABLES, 1):
+        group = groups.get(f"table{place}")
+        if group and group.runs:
+            found += [_ours(params, place, printed, group.runs), _theirs(place, printed)]
+    plain = {run.name for run in groups["strategies"].runs}
+    for name, title in _STUDIES.items():
+        group = groups.get(name)
+        if group and any(name == "strategies" or run.name not in plain for run in group.runs):
+            found.append(_orders(params, group.runs) if name == "orders" else _study(params, title, group.runs))
+    return found
+
+
+_STUDIES = {
+    "strategies": "Strategies: the same tasks, data, steps and seeds",
+    "values": "NR with other values",
+    "widths": "Width of the network (NR and SI: as in params.yaml)",
+    "orders": "Orders of the stream",
+}
+
+
+def as_markdown(found: Iterable[Table]) -> str:
+    """Tables as Markdown."""
+    parts = []
+    for table in found:
+        lines = [f"### {table.title}", ""]
+        lines.append(_line(["", *table.columns]))
+        lines.append("|".join(["", " --- ", *(" ---: " for _ in table.columns), ""]))
+        lines += [_line([label, *cells]) for label, cells in table.rows]
+        parts.append("\n".join([*lines, *(f"\n{note}" for note in table.notes)]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _ours(params: Params, place: int, printed: paper.Table, runs: Sequence[RecordedRun]) -> Table:
+    if place == 4:
+        return _after_each_task(params, runs)
+    unseen = [test for test, role in params.tests.items() if role == "unseen"]
+    tests = unseen if place == 3 else list(params.tests)
+    columns = [_on(test) for test in tests]
+    if place != 2:
+        columns += [("average of the learned", _both(lambda row: row.average))]
+        columns += [("forgetting (dB)", _one(lambda row: row.forgetting and row.forgetting[0]))]
+    title = printed.title.partition(":")[0] + ", ours" + _TITLES[place]
+    return _table(params, title, columns, runs)
+
+
+_TITLES = {
+    1: ": the sets in a row, or mixed",
+    2: ": one set alone",
+    3: ": what each part gives on unseen rain",
+    5: ": the paper’s other order",
+}
+
+
+def _after_each_task(params: Params, runs: Sequence[RecordedRun]) -> Table:
+    unseen = [test for test, role in params.tests.items() if role == "unseen"]
+    nothing = runs[0].summary.input
+    rows = [("do nothing", [_pair(spread([nothing.psnr[test]]), spread([nothing.ssim[test]])) for test in unseen])]
+    for after in runs[0].after:
+        levels = [run.after[after] for run in runs]
+        cells = [
+            _pair(spread([level.psnr[test] for level in levels]), spread([level.ssim[test] for level in levels]))
+            for test in unseen
+        ]
+        rows.append((f"after {after.partition(': ')[2]}", cells))
+    return Table("Table 4, ours: unseen rain after each task of NR", unseen, rows, [_note(params, runs)])
+
+
+def _theirs(place: int, printed: paper.Table) -> Table:
+    tests = [name for name in paper.SETS if any(name in cells for cells in printed.rows.values())]
+    rows = [
+        (label, [_as_printed(cells[name]) if name in cells else NOTHING for name in tests])
+        for label, cells in printed.rows.items()
+    ]
+    keys = sorted({key for cells in printed.rows.values() for cell in cells.values() for key in cell.notes})
+    notes = ["PReNet of full size on the benchmark sets, as printed; one seed, no protocol named."]
+    return Table(
+        f"Table {place}, the paper’s", tests, rows, [*notes, *(f"<sup>{key}</sup> {paper.NOTES[key]}" for key in keys)]
+    )
+
+
+def _as_printed(cell: paper.Printed) -> str:
+    return f"{cell.psnr:.2f} / {cell.ssim:.3f}" + (f" <sup>{','.join(cell.notes)}</sup>" if cell.notes else "")
+
+
+def _study(params: Params, title: str, runs: Sequence[RecordedRun]) -> Table:
+    columns: list[Column] = [
+        ("average of the learned", _both(lambda row: row.average)),
+        ("forgetting (dB)", _one(lambda row: row.forgetting and row.forgetting[0])),
+        *(_on(test) for test, role in params.tests.items() if role == "unseen"),
+    ]
+    stored = {run.label: f"{run.summary.stored_bytes:,}" for run in runs if len(run.after) > 1}
+    free = {run.label: f"{run.summary.free:.1%}" for run in runs if len(run.after) > 1}
+    columns += [
+        ("free weights", lambda row: free.get(row.label, NOTHING)),
+        ("stored bytes", lambda row: stored.get(row.label, NOTHING)),
+    ]
+    return _table(params, title, columns, runs)
+
+
+def _orders(params: Params, runs: Sequence[RecordedRun]) -> Table:
+    """Every order of the stream under every strategy that ran it; what the order changes."""
+    strategies = list(dict.fromkeys(run.strategy for run in runs))
+    figures = [(strategy, name) for name in _FIGURES for strategy in strategies]
+    values: dict[str, dict[tuple[str, str], list[float]]] = {}
+    for run in runs:
+        for name, figure in _FIGURES.items():
+            values.setdefault(_order(run), {}).setdefault((run.strategy, name), []).append(figure(run))
+    means = {order: {key: fmean(cell) for key, cell in cells.items()} for order, cells in values.items()}
+    shared = [order for order in means if len(means[order]) == len(figures)]
+    rows = [(order, [_mean(means[order].get(key)) for key in figures]) for order in sorted(means)]
+    if len(shared) > 1:
+        columns = {key: [means[order][key] for order in shared] for key in figures}
+        rows += [
+            (f"{len(shared)} orders: mean ± standard deviation", [_level(spread(columns[key])) for key in figures]),
+            ("lowest", [_mean(min(columns[key])) for key in figures]),
+            ("highest", [_mean(max(columns[key])) for key in figures]),
+        ]
+    names = [f"{name}, {strategy.upper()}" for strategy, name in figures]
+    return Table(_STUDIES["orders"], names, rows, [_note(params, runs)])
+
+
+_FIGURES: Mapping[str, Callable[[RecordedRun], float]] = {
+    "average (dB)": lambda run: _present(run.summary.average).psnr,
+    "forgetting (dB)": lambda run: _present(run.summary.forgetting).psnr,
+    "unseen (dB)": lambda run: _present(run.summary.unseen).psnr,
+}
+
+
+def _present(figure: Both | None) -> Both:
+    return figure or Both(psnr=math.nan, ssim=math.nan)
+
+
+def _order(run: RecordedRun) -> str:
+    return " → ".join(after.partition(": ")[2] for after in run.after)
+
+
+def _table(params: Params, title: str, columns: Sequence[Column], runs: Sequence[RecordedRun]) -> Table:
+    labels: dict[str, list[RecordedRun]] = {}
+    for run in runs:
+        labels.setdefault(run.label, []).append(run)
+    rows = [comparison.row("do nothing", "nothing", [runs[0].summary.input])]
+    rows += [comparison.row(label, "recorded", [run.summary for run in its]) for label, its in labels.items()]
+    return Table(
+        title,
+        [name for name, _ in columns],
+        [(row.label, [cell(row) for _, cell in columns]) for row in rows],
+        [_note(params, runs)],
+    )
+
+
+def _note(params: Params, runs: Sequence[RecordedRun]) -> str:
+    return (
+        f"PSNR in dB / SSIM, {runs[0].summary.protocol}; {_budget(params)}; {Recorded(runs=list(runs)).note}. "
+        f"Rain: {_sources(params)}."
+    )
+
+
+def _budget(params: Params) -> str:
+    train, tasks = params.train, len(params.tasks)
+    size = f"batch {train.batch} of {train.patch}x{train.patch}"
+    if train.steps_per_epoch is None:
+        return f"{train.epochs} epochs of a set's whole grid a task, {size}"
+    steps = train.epochs * train.steps_per_epoch
+    return f"{steps:,} optimizer steps a task, {steps * tasks:,} for one set alone and for Mix, {size}"
+
+
+def _sources(params: Params) -> str:
+    """What the tests are: rendered rain is never called by a benchmark's name."""
+    return ", ".join(
+        f"{test} ({definition.source}{', ' + definition.set if isinstance(definition, Benchmark) else ''})"
+        for test, definition in ((test, params.datasets[test]) for test in params.tests)
+    )
+
+
+def _on(test: str) -> Column:
+    return test, lambda row: _pair(row.psnr[test], row.ssim[test]) if test in row.psnr else NOTHING
+
+
+def _both(figure: Callable[[Row], tuple[Spread, Spread] | None]) -> Callable[[Row], str]:
+    def cell(row: Row) -> str:
+        found = figure(row)
+        return _pair(*found) if found else NOTHING
+
+    return cell
+
+
+def _one(figure: Callable[[Row], Spread | None]) -> Callable[[Row], str]:
+    return lambda row: _level(figure(row))
+
+
+def _pair(psnr: Spread, ssim: Spread) -> str:
+    return f"{_level(psnr)} / {ssim.mean:.3f}"
+
+
+def _level(value: Spread | None) -> str:
+    return level(value, 2)
+
+
+def _mean(value: float | None) -> str:
+    return NOTHING if value is None or math.isnan(value) else number(value, 2)

@@ -1,0 +1,184 @@
+"""The runs that the tables and studies are made of: params.yaml with a change, by name.
+
+`experiments/` runs them by DVC or in one process, and the tables find them again by their names and parameters.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from itertools import permutations
+from typing import Any, NamedTuple
+
+from derain import params
+
+Content = Mapping[str, Any]
+"""What a params.yaml holds."""
+
+OTHER_ORDER = (0, 3, 2, 1)
+"""The paper's second order of its four sets (Sec. 4.5): Rain100H, Rain100L, Rain14000, Rain800."""
+
+_STRATEGIES: tuple[tuple[str, str, Content], ...] = (
+    ("nr", "NR", {"strategy": "nr"}),
+    ("si", "SI", {"strategy": "si"}),
+    ("nr-without-sc", "NR without SC", {"strategy": "nr", "nr": {"consolidate": False}}),
+    ("nr-without-kd", "NR without KD", {"strategy": "nr", "nr": {"lambda_kd": 0.0}}),
+    ("ewc", "EWC", {"strategy": "ewc"}),
+    ("mas", "MAS", {"strategy": "mas"}),
+    ("synaptic-intelligence", "Synaptic intelligence", {"strategy": "synaptic_intelligence"}),
+    ("pigwm", "PIGWM", {"strategy": "pigwm"}),
+    ("packnet", "PackNet-like", {"strategy": "packnet"}),
+    ("replay", "Replay", {"strategy": "replay"}),
+)
+
+_VALUES: tuple[tuple[str, tuple[Any, ...]], ...] = (
+    ("nr.alpha_l", (0.002, 0.004, 0.016, 0.032)),
+    ("nr.tau_l", (3, 30)),
+    ("nr.lambda_kd", (0.2, 3.2)),
+    ("nr.rank", ("free",)),
+    ("nr.gradient", ("batch",)),
+)
+"""Values of NR's parameters beside those of params.yaml."""
+
+_WIDTHS = (8, 24, 32)
+"""Channels of PReNet beside those of params.yaml."""
+
+
+class Variant(NamedTuple):
+    """A run: its name, as in the experiment `nr-seed0`, its label in tables, and the content of its params.yaml."""
+
+    name: str
+    label: str
+    content: Content
+
+    def seeded(self, seed: int) -> dict[str, Any]:
+        """The content for one seed."""
+        return {**self.content, "seed": seed}
+
+
+def catalogue(base: Content) -> dict[str, Variant]:
+    """All variants of a params.yaml, by name."""
+    return {variant.name: variant for variants in groups(base).values() for variant in variants}
+
+
+def groups(base: Content) -> dict[str, list[Variant]]:
+    """The variants by table of the paper or by study; some are in several."""
+    strategies = {name: Variant(name, label, _merged(base, change)) for name, label, change in _STRATEGIES}
+    mix = _mix(base)
+    alone = list(_alone(base))
+    orders = {(label, order): _ordered(base, strategies[label], order) for order in _orders(base) for label in _RIVALS}
+    found = {
+        "table1": [strategies["si"], mix, strategies["nr"]],
+        "table2": [*alone, strategies["nr"]],
+        "table3": [strategies[name] for name in ("si", "nr-without-sc", "nr-without-kd", "nr")],
+        "table4": [strategies["nr"]],
+        "table5": [orders[key] for key in orders if key[1] == OTHER_ORDER],
+        "strategies": [*strategies.values(), mix],
+        "orders": list(orders.values()),
+        "values": [strategies["nr"], *_values(base)],
+        "widths": [strategies["nr"], strategies["si"], *_widths(base)],
+    }
+    return {name: variants for name, variants in found.items() if variants}
+
+
+def overrides(base: Content, changed: Content, prefix: str = "") -> Iterator[str]:
+    """What stands after `-S` to make one content of the other: `key=value`, `+key=value` or `~key`."""
+    for key in base:
+        if key not in changed:
+            yield f"~{prefix}{key}"
+    for key, value in changed.items():
+        if key not in base:
+            yield f"+{prefix}{key}={_text(value)}"
+        elif isinstance(value, Mapping) and isinstance(base[key], Mapping):
+            yield from overrides(base[key], value, f"{prefix}{key}.")
+        elif value != base[key]:
+            yield f"{prefix}{key}={_text(value)}"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_text(part)}" for key, part in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_text, value)) + "]"
+    if isinstance(value, str) and re.fullmatch(r"(?!(?:null|true|false|nan|inf)$)[A-Za-z_][\w./-]*", value, re.I):
+        return value
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _merged(base: Content, change: Content) -> dict[str, Any]:
+    merged = {
+        key: _merged(value, change[key])
+        if isinstance(value, Mapping) and isinstance(change.get(key), Mapping)
+        else change.get(key, value)
+        for key, value in base.items()
+    }
+    return merged | {key: value for key, value in change.items() if key not in base}
+
+
+def _mix(base: Content) -> Variant:
+    """All sets at once, for as many steps as the stream has.
+
+    Where an epoch is the whole grid of patches, the union's epochs are as long as the tasks' together already.
+    """
+    datasets = dict(base["datasets"])
+    datasets["mixed"] = {"source": "mix", "of": [datasets[task.dataset] for task in params.of(base).tasks]}
+    return Variant("mix", "Mix", _single({**base, "datasets": datasets}, "mixed"))
+
+
+def _alone(base: Content) -> Iterator[Variant]:
+    """Each set of the stream alone, for as many steps as the stream has."""
+    for dataset in dict.fromkeys(task.dataset for task in params.of(base).tasks):
+        yield Variant(f"alone-{dataset}", f"{dataset} alone", _single(base, dataset))
+
+
+def _single(base: Content, dataset: str) -> dict[str, Any]:
+    times = 1 + len(base["stream"]) if base["train"]["steps_per_epoch"] else 1
+    train = {
+        "epochs": base["train"]["epochs"] * times,
+        "milestones": [epoch * times for epoch in base["train"]["milestones"]],
+    }
+    change = {"strategy": "si", "task0": {"dataset": dataset}, "train": train}
+    return {**_merged(base, change), "stream": {}}
+
+
+def _orders(base: Content) -> list[tuple[int, ...]]:
+    """All orders of a stream of three or four sets; of a longer one the paper's two are for its first four."""
+    count = 1 + len(base["stream"])
+    return list(permutations(range(count))) if count in (3, 4) else []
+
+
+_RIVALS = ("nr", "si")
+
+
+def _ordered(base: Content, strategy: Variant, order: tuple[int, ...]) -> Variant:
+    """A strategy on the stream's sets in another order; the chain of tasks stays as it is."""
+    tasks = params.of(base).tasks
+    datasets = [tasks[place].dataset for place in order]
+    if order == tuple(range(len(tasks))):
+        return strategy
+    later = {
+        task.key: {**base["stream"][task.key], "dataset": dataset}
+        for task, dataset in zip(tasks[1:], datasets[1:], strict=True)
+    }
+    changed = _merged(strategy.content, {"task0": {"dataset": datasets[0]}, "stream": later})
+    return Variant(f"{strategy.name}-{'-'.join(datasets)}", f"{strategy.label}: {' → '.join(datasets)}", changed)
+
+
+def _values(base: Content) -> Iterator[Variant]:
+    for path, values in _VALUES:
+        section, _, key = path.partition(".")
+        for value in values:
+            if base[section][key] != value:
+                changed = _merged(base, {"strategy": section, section: {key: value}})
+                yield Variant(f"{section}-{key}-{value}", f"{path} = {value}", changed)
+
+
+def _widths(base: Content) -> Iterator[Variant]:
+    if base["backbone"] != "prenet":
+        return
+    for channels in _WIDTHS:
+        for name, label, change in _STRATEGIES[:2]:
+            if base["prenet"]["channels"] != channels:
+                changed = _merged(_merged(base, change), {"prenet": {"channels": channels}})
+                yield Variant(f"{name}-channels-{channels}", f"{label}, {channels} channels", changed)
