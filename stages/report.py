@@ -13,7 +13,7 @@ def main() -> None:
     recorded = comparison.read_recorded(paths.RECORDED)
     summed_up = summary.summarize(settings, found.scores, found.masks_facts, found.stored_bytes)
     forgetting = summary.forgetting_csv(settings, found.scores)
-    html = page.build(settings, summed_up, found, recorded)
+    html = page.build(settings, params.content(), summed_up, found, recorded)
     # All of it is made before any of it is written.
     paths.write_atomically(paths.FORGETTING, forgetting)
     paths.write_atomically(paths.REPORT, html.encode())

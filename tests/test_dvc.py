@@ -22,6 +22,7 @@ from dvc.repo import Repo
 from derain import artifacts, params
 from derain.data.pack import Pack
 from derain.hardware import choose
+from derain.report import results, summary
 from derain.training.stream import learn_stream
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -152,7 +153,7 @@ def test_the_recorded_results_are_those_of_the_code_as_it_is(tmp_path: Path) -> 
 
 
 def test_the_readme_is_finished_and_its_links_lead_somewhere() -> None:
-    names = ("README.md", "CONTRIBUTING.md", "experiments/README.md", "docs/method.md", "docs/strategies.md")
+    names = ("README.md", "CONTRIBUTING.md", "experiments/README.md", *map(str, sorted(Path("docs").glob("*.md"))))
     for file in (ROOT / name for name in names):
         text = file.read_text()
         assert "@@" not in text
@@ -297,34 +298,41 @@ def test_tasks_are_added_reordered_and_removed(project: Project) -> None:
     assert set(project.summary()["consolidated"]) == {"task0", "task2"}, "leftovers of a removed task are not read"
 
 
-def test_the_command_lines_of_the_ablations(project: Project) -> None:
-    """Each starts from params.yaml as it is, and leaves it and the workspace alone."""
-    project.run("experiments/nr-without-kd.sh", "0")
-    output = project.run("experiments/nr.sh", "0")
+def test_the_runs_of_the_tables_are_experiments_that_leave_the_workspace_alone(project: Project) -> None:
+    """They start from params.yaml as it is; what is there is not run again; tables are those of their artifacts."""
+    output = project.run("python", "-m", "experiments.run", "nr-without-kd", "mix", "--seeds", "1")
+    assert "$ dvc exp run --temp --name nr-without-kd-seed1 -S nr.lambda_kd=0.0 -S seed=1" in output
+    output = project.run("experiments/table3", "--seeds", "1")
+    assert "nr-without-kd-seed1: done before" in output
     assert "train_task0" not in ran(output)
     assert project.run("git", "status", "--short") == ""
-    for name, weight in {"nr-without-kd-seed0": 0, "nr-seed0": 0.8}.items():
-        project.dvc("exp", "apply", name)
+    printed = project.run("derain", "tables")
+    settings = params.load(project.folder / "params.yaml")
+    for name, weight in {"nr-without-kd": 0, "nr": 0.8}.items():
+        project.dvc("exp", "apply", f"{name}-seed1")
         assert project.metadata("models/task1.safetensors")["strategy_params"]["lambda_kd"] == weight
+        scores = results.read(settings, project.folder).scores
+        unseen = [after["unseen"] for after in summary.after_each_task(settings, scores).values()]
+        first, last = (f"{psnr:.2f} / {ssim:.3f} |" for psnr, ssim in unseen)
+        assert f"| NR without KD | {last}" in printed if weight == 0 else f"| NR | {last}" in printed
+        if weight:
+            assert {f"| after heavy | {first}", f"| after light | {last}"} <= set(printed.splitlines()), "Table 4"
+    project.dvc("exp", "apply", "mix-seed1")
+    assert project.metadata("models/task0.safetensors")["dataset"] == "mixed"
+    assert "forgetting" not in project.summary(), "undefined for one task"
+    mixed, heavy = (Pack.open(project.folder / f"data/{part}", "train") for part in ("mixed", "heavy"))
+    assert len(mixed) == 2 * len(heavy)
 
 
-def test_mix_and_single_sets_are_streams_of_one_task(project: Project) -> None:
-    content = yaml.safe_load((project.folder / "params.yaml").read_text())
-    content["datasets"]["varied"] = {"source": "rendered", "kind": "varied"}
-    content["stream"] |= {"2": {"dataset": "medium", "after": "1"}, "3": {"dataset": "varied", "after": "2"}}
-    (project.folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
-    short = ("-S", "train.epochs=2", "-S", "train.milestones=[1]")
-    for command, dataset in ((("mix.sh",), "mixed"), (("alone.sh", "light"), "light")):
-        project.run(f"experiments/{command[0]}", *command[1:], "0", *short)
-        name = f"{'-'.join(command).replace('.sh', '')}-seed0"
-        project.dvc("exp", "apply", name)
-        assert project.metadata("models/task0.safetensors")["dataset"] == dataset
-        assert "forgetting" not in project.summary(), "undefined for one task"
-        if dataset == "mixed":
-            mixed, heavy = (Pack.open(project.folder / f"data/{part}", "train") for part in ("mixed", "heavy"))
-            assert len(mixed) == 4 * len(heavy)
-        project.run("git", "checkout", "--quiet", "HEAD", "--", "dvc.lock", "metrics")
-        (project.folder / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+def test_an_experiment_with_other_parameters_is_no_run_of_a_table(project: Project) -> None:
+    project.dvc("exp", "run", "--temp", "-n", "nr-seed0", "-S", "nr.alpha_l=0.01")
+    assert "nr-seed0 is left out: it was made with another nr" in project.run("derain", "tables")
+    assert "Running stage" in project.run("python", "-m", "experiments.run", "nr", "--seeds", "0")
+    recorded = project.run("derain", "tables", "--record")
+    assert "metrics/recorded.json: 1 runs" in recorded
+    assert "left out" not in recorded
+    [run] = json.loads((project.folder / "metrics/recorded.json").read_text())["runs"]
+    assert (run["name"], run["seed"], run["settings"]["alpha_l"]) == ("nr", 0, 0.008)
 
 
 @pytest.mark.parametrize(

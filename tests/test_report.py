@@ -18,7 +18,7 @@ from PIL import Image
 from rich.console import Console
 
 from derain import artifacts, console, paths
-from derain.params import Params, load
+from derain.params import Params, content, load
 from derain.report import charts, comparison, page, paper, pictures, results, summary, terminal
 from derain.report.comparison import Recorded
 from derain.report.markup import Markup, element, join
@@ -110,6 +110,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         facts = {"P(n)": 0.25, "fraction_newly_consolidated": 27 / 114}
         facts |= {"fraction_consolidated": 27 * (n + 1) / 114, "fraction_free": 1 - 27 * (n + 1) / 114}
         artifacts.save(paths.mask(task), mask, {"kind": "mask", **MADE, **facts})
+        artifacts.save(paths.memory(task), {}, {"kind": "memory", **MADE, "bytes": 1000 + n})
         paths.write_atomically(paths.loss(task), b"epoch,lr,supervised\n1,0.001,-0.5\n2,0.001,-0.7\n3,0.0002,-0.75\n")
     paths.write_atomically(paths.loss("task1"), b"epoch,lr,supervised,distillation\n1,1,-0.5,-0.6\n2,1,-0.6,-0.5\n")
     write_recorded({"runs": []})
@@ -147,23 +148,27 @@ def record(*runs: tuple[str, int, float]) -> dict[str, Any]:
     """Recorded runs of this profile: (label, seed, dB added to the run's own PSNR on `first` and to its average)."""
     settings = load()
     found = results.read(settings, Path())
-    own = summary.summarize(settings, found.scores, found.masks_facts).as_json()
-    content: dict[str, Any] = {"profile": summary.profile(settings), "runs": []}
-    made = {"strategy": "si", "machine": "a <b>machine</b>", "date": "2021-10-11"}
+    own = summary.summarize(settings, found.scores, found.masks_facts, found.stored_bytes).as_json()
+    recorded: dict[str, Any] = {"profile": summary.profile(settings), "runs": []}
+    made = {"strategy": "si", "settings": {}, "changes": [], "machine": "a <b>machine</b>", "date": "2021-10-11"}
+    names = {"SI": "si", "NR without SC": "nr-without-sc"}
+    levels = summary.after_of_csv(summary.forgetting_csv(settings, found.scores).decode())
+    after = {row: level.model_dump() for row, level in levels.items()}
     for label, seed, more in runs:
         of_run = copy.deepcopy(own)
         of_run["psnr"]["first"] += more
         of_run["average"]["psnr"] += more
-        content["runs"].append({"label": label, "seed": seed, **made, "summary": of_run})
-    return content
+        its = {"name": names.get(label, "nr"), "label": label, "seed": seed}
+        recorded["runs"].append({**its, **made, "summary": of_run, "after": after})
+    return recorded
 
 
 def built() -> str:
     """The page that the current folder gives."""
     settings = load()
     found = results.read(settings, Path())
-    summed_up = summary.summarize(settings, found.scores, found.masks_facts)
-    return page.build(settings, summed_up, found, comparison.read_recorded(paths.RECORDED))
+    summed_up = summary.summarize(settings, found.scores, found.masks_facts, found.stored_bytes)
+    return page.build(settings, content(), summed_up, found, comparison.read_recorded(paths.RECORDED))
 
 
 def test_the_page_needs_no_network_and_is_well_formed(project: Path) -> None:
@@ -330,9 +335,10 @@ def test_a_benchmark_learned_from_rendered_rain_is_not_comparable(project: Path)
     assert paper.comparable(write_params(datasets=pure, stream={})) == {"first": "Rain100H", "second": "Rain100H"}
 
 
-def test_both_tables_of_the_paper_cover_its_sets_and_every_note_is_used() -> None:
+def test_the_tables_of_the_paper_cover_its_sets_and_every_note_is_used() -> None:
     cells = [cell for table in paper.TABLES for row in table.rows.values() for cell in row.values()]
-    assert all(set(row) == set(paper.SETS) for table in paper.TABLES for row in table.rows.values())
+    for table, sets in zip(paper.TABLES, [set(paper.SETS)] * 2 + [{"SPA-Data"}] * 3, strict=True):
+        assert all(set(row) == sets for row in table.rows.values())
     assert set("".join(cell.notes for cell in cells)) == set(paper.NOTES)
     assert sum(cell.notes == "a" for cell in cells) == 1
 
@@ -389,6 +395,7 @@ def lacking_task() -> None:
         (lambda: Path("results/first/1-clean.png").unlink(), DataError, r"results/first/1-clean\.png is missing"),
         (lambda: Path("results/first/1-clean.png").write_bytes(b"GIF89a"), DataError, r"1-clean\.png is damaged"),
         (lambda: Path("masks/task1.safetensors").unlink(), DataError, r"masks/task1\.safetensors is missing"),
+        (lambda: Path("memory/task1.safetensors").unlink(), DataError, r"memory/task1\.safetensors is missing"),
         (lambda: Path("plots/loss/task1.csv").unlink(), DataError, r"plots/loss/task1\.csv is missing"),
         (lambda: Path("plots/loss/task1.csv").write_text("epoch,lr\n"), DataError, r"task1\.csv is damaged"),
         (
@@ -401,7 +408,7 @@ def lacking_task() -> None:
         (
             lambda: write_recorded({"runs": [{"label": "NR", "strategy": "nr", "seed": 0}]}),
             DataError,
-            r"metrics/recorded\.json .*runs\.0\.machine",
+            r"metrics/recorded\.json .*runs\.0\.name",
         ),
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from derain import params
 from derain.data.pack import Pack
 from derain.evaluation.evaluate import evaluate
 from derain.hardware import Hardware, choose
-from derain.report import comparison
+from derain.report import comparison, variants
 from derain.training.stream import learn_stream
 from experiments import study, tune
 
@@ -62,14 +61,15 @@ def test_a_study_is_recorded_run_by_run_and_goes_on_where_it_was_interrupted(
     profile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = tmp_path / "record.json"
-    run(monkeypatch, str(profile), str(record), "--seeds", "1", "--strategies", "SI", "NR")
-    first = json.loads(record.read_text())
-    assert [(made["label"], made["seed"]) for made in first["runs"]] == [("NR", 1), ("SI", 1)]
+    files = ("--params", str(profile), "--record", str(record))
+    run(monkeypatch, "si", "nr", "--seeds", "1", *files)
+    first = comparison.read_recorded(record).runs
+    assert [(made.label, made.seed, made.changes) for made in first] == [("NR", 1, []), ("SI", 1, ["strategy=si"])]
 
     ran: list[tuple[str, int]] = []
     whole = study.Seed.run
 
-    def interrupted(self: study.Seed, settings: params.Params) -> dict[str, Any]:
+    def interrupted(self: study.Seed, settings: params.Params) -> study.Run:
         if ran:
             raise KeyboardInterrupt
         ran.append((settings.strategy, settings.seed))
@@ -77,26 +77,39 @@ def test_a_study_is_recorded_run_by_run_and_goes_on_where_it_was_interrupted(
 
     monkeypatch.setattr(study.Seed, "run", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run(monkeypatch, str(profile), str(record), "--seeds", "1", "2", "--strategies", "NR", "SI", "Mix")
+        run(monkeypatch, "nr", "si", "mix", "--seeds", "1", "2", *files)
     assert ran == [("si", 1)], "what was recorded is not run again, and Mix is fine-tuning on the union"
-    now = json.loads(record.read_text())
-    assert [(made["label"], made["seed"]) for made in now["runs"]] == [("NR", 1), ("SI", 1), ("Mix", 1)]
-    assert now["runs"][:2] == first["runs"]
-    assert comparison.read_recorded(record).fits(params.load(profile))
+    now = comparison.read_recorded(record)
+    assert [(made.name, made.seed) for made in now.runs] == [("mix", 1), ("nr", 1), ("si", 1)]
+    assert now.runs[1:] == first
+    assert now.fits(params.load(profile))
 
 
 def test_a_run_gives_the_numbers_of_the_stream_by_itself(profile: Path, tmp_path: Path, hardware: Hardware) -> None:
     settings = params.load(profile)
     runs = study.Seed(choose("cpu", "fp32", threads=1), tmp_path / "packs")
-    found = runs.run(study.STRATEGIES["NR"](settings))
-    again = runs.run(study.STRATEGIES["NR"](settings))
+    found = runs.run(settings)
+    again = runs.run(settings)
     assert found == again, "the first task is shared, and must not change"
     packs = {name: Pack.open(tmp_path / "packs" / name, "train") for name in settings.datasets}
-    *_, (last, learned, _) = learn_stream(settings, packs, hardware)
     test = Pack.open(tmp_path / "packs/first", "test")
-    column, _ = evaluate(test, {last.name: learned.network.eval()}, hardware, shown=0)
-    mean = np.mean([value.psnr for value in column[last.name]["matlab-y"].values()])
-    assert found["psnr"]["first"] == pytest.approx(mean, abs=1e-4)
+    learned = learn_stream(settings, packs, hardware)
+    stored = 0
+    for (task, network, left), after in zip(learned, found.after.values(), strict=True):
+        column, _ = evaluate(test, {task.name: network.network.eval()}, hardware, shown=0)
+        mean = np.mean([value.psnr for value in column[task.name]["matlab-y"].values()])
+        assert after.psnr["first"] == pytest.approx(mean, abs=1e-4)
+        stored = left.stored
+    assert found.summary.psnr["first"] == after.psnr["first"]
+    assert found.summary.stored_bytes == stored
+
+
+def test_runs_of_other_first_tasks_share_none(profile: Path, tmp_path: Path) -> None:
+    base = params.content(profile)
+    runs = study.Seed(choose("cpu", "fp32", threads=1), tmp_path / "packs")
+    variant = variants.catalogue(base)["alone-first"]
+    whole, alone = (runs.run(params.of(content)).after["task0: first"] for content in (base, variant.content))
+    assert whole != alone, "alone it learns for as many steps as the stream has"
 
 
 def test_strength_is_judged_on_held_out_training_pairs_alone(

@@ -82,7 +82,7 @@ FACTS = {
 
 
 def summed_up() -> dict[str, Any]:
-    return summarize(settings(), scores(), FACTS).as_json()
+    return summarize(settings(), scores(), FACTS, 1000).as_json()
 
 
 def test_levels_are_those_after_the_last_task_of_the_stream() -> None:
@@ -117,7 +117,7 @@ def test_masks_are_rounded_to_four_decimals() -> None:
 
 def test_of_one_task_there_is_no_forgetting_and_no_unseen_set_has_no_mean() -> None:
     alone = settings(stream={}, tests={"first": "learned", "second": "learned"})
-    found = summarize(alone, scores(), FACTS).as_json()
+    found = summarize(alone, scores(), FACTS, 1000).as_json()
     assert not {"forgetting", "backward_transfer"} & set(found), "not zero, which would look like the best"
     assert found["average"] == {"psnr": 25, "ssim": 0.25}
     assert "unseen" not in found
@@ -125,7 +125,7 @@ def test_of_one_task_there_is_no_forgetting_and_no_unseen_set_has_no_mean() -> N
 
 
 def test_a_task_whose_set_is_not_tested_has_no_place_in_the_matrix() -> None:
-    found = summarize(settings(tests={"first": "learned", "third": "learned"}), scores(), FACTS).as_json()
+    found = summarize(settings(tests={"first": "learned", "third": "learned"}), scores(), FACTS, 1000).as_json()
     assert found["forgetting"]["psnr"] == 30 - 27
 
 
@@ -144,17 +144,19 @@ def test_a_quality_that_is_no_finite_number_is_named(bad: float) -> None:
     broken: Any = scores()
     broken["second"]["task1"]["matlab-y"]["a"] = Quality(bad, 0.5)
     with pytest.raises(NumericError, match=r"second, task1: .*\ba\b"):
-        summarize(settings(), broken, FACTS)
+        summarize(settings(), broken, FACTS, 1000)
 
 
 def test_a_fraction_that_is_no_number_is_named() -> None:
     with pytest.raises(NumericError, match="task2: fraction_consolidated is nan"):
-        summarize(settings(), scores(), FACTS | {"task2": {"fraction_consolidated": math.nan, "fraction_free": 0}})
+        summarize(
+            settings(), scores(), FACTS | {"task2": {"fraction_consolidated": math.nan, "fraction_free": 0}}, 1000
+        )
 
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     path = tmp_path / "summary.json"
-    written = summarize(settings(), scores(), FACTS)
+    written = summarize(settings(), scores(), FACTS, 1000)
     path.write_text(json.dumps(written.as_json()))
     assert read(path) == written
 

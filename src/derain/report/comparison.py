@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from derain import paths
 from derain.evaluation.quality import PROTOCOLS
 from derain.params import Params
-from derain.report import summary
+from derain.report import summary, variants
 from derain.report.summary import ByTest, Levels, Summary
 from derain.types import DataError
 
@@ -103,6 +103,12 @@ class Row:
     average: tuple[Spread, Spread] | None
     unseen: tuple[Spread, Spread] | None
     forgetting: tuple[Spread, Spread] | None = None
+
+
+def beside(params: Params, recorded: Recorded) -> Recorded | None:
+    """The strategies among the recorded runs, where they are of the profile of `params`; None where there are none."""
+    strategies = recorded.of(variants.STRATEGIES) if recorded.fits(params) else None
+    return strategies if strategies and strategies.runs else None
 
 
 ANOTHER_PROFILE = (

@@ -10,13 +10,14 @@ import yaml
 
 from derain.evaluation.quality import PROTOCOLS
 from derain.params import Mix, Params, Rendered
-from derain.report import charts, comparison, tables
+from derain.report import charts, comparison, paper_tables, tables
 from derain.report.charts import Cell, Line
 from derain.report.comparison import Recorded, Row
 from derain.report.markup import Markup, asset, document, element, join, scrolling
 from derain.report.pictures import before_and_after
 from derain.report.results import Coverage, Results
 from derain.report.summary import Summary, after_each_task
+from derain.report.variants import Content
 from derain.report.wording import NOTHING, learned_in, level, number, stream
 
 DEFINITIONS = {
@@ -34,20 +35,22 @@ DEFINITIONS = {
 }
 
 
-def build(params: Params, summary: Summary, results: Results, recorded: Recorded) -> str:
+def build(params: Params, base: Content, summary: Summary, results: Results, recorded: Recorded) -> str:
     """The page of a run.
 
     Recorded runs have rows in the tables where they are of the run's profile; else one line says that they are not.
+    `base` is what the run's params.yaml holds.
 
     Raises:
         DataError: a picture is missing or damaged.
     """
-    fitting = recorded if recorded.runs and recorded.fits(params) else None
+    fitting = comparison.beside(params, recorded)
     sections = [
         _header(params, results),
         _cards(params, summary, comparison.rows(summary, fitting)),
         tables.results(params, summary, recorded, fitting),
         tables.beside_the_paper(params, summary),
+        _paper_tables(params, base, recorded),
         _memory(params, results, summary),
         _consolidation(params, results.masks),
         _losses(params, results.losses),
@@ -87,6 +90,25 @@ def _has_rendered_rain(params: Params, name: str) -> bool:
     definition = params.datasets[name]
     parts = definition.of if isinstance(definition, Mix) else [definition]
     return any(isinstance(part, Rendered) for part in parts)
+
+
+def _paper_tables(params: Params, base: Content, recorded: Recorded) -> Markup | None:
+    """The paper's tables and the studies, from recorded runs, each folded away."""
+    found = paper_tables.tables(params, base, recorded) if recorded.fits(params) else []
+    if not found:
+        return None
+    folded = [element("details", element("summary", table.title), *_texts(table)) for table in found]
+    return element("section", element("h2", "The paper’s tables, and further ones"), *folded)
+
+
+def _texts(table: paper_tables.Table) -> list[Markup]:
+    heads = [element("th", name, scope="col") for name in ("", *table.columns)]
+    rows = [
+        element("tr", element("th", label, scope="row"), *(element("td", cell) for cell in cells))
+        for label, cells in table.rows
+    ]
+    body = element("table", element("thead", element("tr", *heads)), element("tbody", *rows))
+    return [scrolling(body, table.title), *(element("p", note, class_="note") for note in table.notes)]
 
 
 def _cards(params: Params, summary: Summary, rows: Sequence[Row]) -> Markup:

@@ -41,10 +41,9 @@ def tables(params: Params, base: Content, recorded: Recorded) -> list[Table]:
         group = groups.get(f"table{place}")
         if group and group.runs:
             found += [_ours(params, place, printed, group.runs), _theirs(place, printed)]
-    plain = {run.name for run in groups["strategies"].runs}
     for name, title in _STUDIES.items():
         group = groups.get(name)
-        if group and any(name == "strategies" or run.name not in plain for run in group.runs):
+        if group and any(name == "strategies" or run.name not in variants.STRATEGIES for run in group.runs):
             found.append(_orders(params, group.runs) if name == "orders" else _study(params, title, group.runs))
     return found
 
@@ -116,13 +115,11 @@ def _theirs(place: int, printed: paper.Table) -> Table:
     ]
     keys = sorted({key for cells in printed.rows.values() for cell in cells.values() for key in cell.notes})
     notes = ["PReNet of full size on the benchmark sets, as printed; one seed, no protocol named."]
-    return Table(
-        f"Table {place}, the paper’s", tests, rows, [*notes, *(f"<sup>{key}</sup> {paper.NOTES[key]}" for key in keys)]
-    )
+    return Table(f"Table {place}, the paper’s", tests, rows, [*notes, *(f"[{key}] {paper.NOTES[key]}" for key in keys)])
 
 
 def _as_printed(cell: paper.Printed) -> str:
-    return f"{cell.psnr:.2f} / {cell.ssim:.3f}" + (f" <sup>{','.join(cell.notes)}</sup>" if cell.notes else "")
+    return f"{cell.psnr:.2f} / {cell.ssim:.3f}" + (f" [{','.join(cell.notes)}]" if cell.notes else "")
 
 
 def _study(params: Params, title: str, runs: Sequence[RecordedRun]) -> Table:

@@ -19,7 +19,7 @@ Figure = Callable[[Row], Spread | None]
 
 def print_results(params: Params, run: Summary, recorded: Recorded, report: Path) -> None:
     """Prints the table of a run, with the recorded runs where they are of its profile, and where the report lies."""
-    fitting = recorded if recorded.runs and recorded.fits(params) else None
+    fitting = comparison.beside(params, recorded)
     columns = _columns(params)
     rows = [
         [row.label + "*" * (row.kind == "recorded"), *(_text(figure(row), digits) for _, digits, figure in columns)]

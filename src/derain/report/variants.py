@@ -32,6 +32,9 @@ _STRATEGIES: tuple[tuple[str, str, Content], ...] = (
     ("replay", "Replay", {"strategy": "replay"}),
 )
 
+STRATEGIES = (*(name for name, _, _ in _STRATEGIES), "mix")
+"""The variants that differ in nothing but the strategy; Mix is the bound."""
+
 _VALUES: tuple[tuple[str, tuple[Any, ...]], ...] = (
     ("nr.alpha_l", (0.002, 0.004, 0.016, 0.032)),
     ("nr.tau_l", (3, 30)),
@@ -169,7 +172,7 @@ def _values(base: Content) -> Iterator[Variant]:
     for path, values in _VALUES:
         section, _, key = path.partition(".")
         for value in values:
-            if base[section][key] != value:
+            if base.get(section, {}).get(key, value) != value:
                 changed = _merged(base, {"strategy": section, section: {key: value}})
                 yield Variant(f"{section}-{key}-{value}", f"{path} = {value}", changed)
 
@@ -179,6 +182,6 @@ def _widths(base: Content) -> Iterator[Variant]:
         return
     for channels in _WIDTHS:
         for name, label, change in _STRATEGIES[:2]:
-            if base["prenet"]["channels"] != channels:
+            if base.get("prenet", {}).get("channels", channels) != channels:
                 changed = _merged(_merged(base, change), {"prenet": {"channels": channels}})
                 yield Variant(f"{name}-channels-{channels}", f"{label}, {channels} channels", changed)

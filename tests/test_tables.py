@@ -1,0 +1,231 @@
+"""The runs of the tables as changes of params.yaml, and the tables, against numbers worked by hand."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from dvc.utils.hydra import apply_overrides
+
+from derain import params
+from derain.report import comparison, paper_tables, variants
+from derain.report.comparison import Recorded, RecordedRun
+from derain.report.paper_tables import Table
+from derain.report.summary import after_of_csv, profile
+from derain.types import DataError
+from experiments.run import named
+
+ROOT = Path(__file__).resolve().parent.parent
+BASE = params.content(ROOT / "params.yaml")
+SETTINGS = params.of(BASE)
+VARIANTS = variants.catalogue(BASE)
+PROFILES = [ROOT / "params.yaml", *sorted((ROOT / "profiles").glob("*.yaml"))]
+
+
+@pytest.mark.parametrize("file", PROFILES, ids=lambda file: file.stem)
+def test_every_variant_of_every_profile_is_allowed(file: Path, tmp_path: Path) -> None:
+    base = params.content(file)
+    assert set(variants.groups(base)) >= {"table1", "table2", "table3", "table4", "table5", "strategies", "orders"}
+    for variant in variants.catalogue(base).values():
+        (tmp_path / "params.yaml").write_text(yaml.safe_dump(variant.seeded(3)))
+        assert params.check(tmp_path / "params.yaml").seed == 3
+    assert params.content(file) == base, "a variant is a copy"
+
+
+@pytest.mark.parametrize("file", PROFILES, ids=lambda file: file.stem)
+def test_dvc_makes_of_the_overrides_what_the_variant_says(file: Path, tmp_path: Path) -> None:
+    """By the very function that `dvc exp run -S` calls."""
+    base = params.content(file)
+    for name, variant in variants.catalogue(base).items():
+        if name.count("-") > 3:
+            continue  # of the orders the shortest do
+        changed = tmp_path / "changed.yaml"
+        changed.write_text(yaml.safe_dump(dict(base), sort_keys=False))
+        apply_overrides(changed, list(variants.overrides(base, variant.seeded(7))))
+        assert params.of(params.content(changed)) == params.of(variant.seeded(7)), name
+
+
+@pytest.mark.parametrize(
+    ("value", "override"),
+    [
+        ("null", '+key="null"'),
+        ("3", '+key="3"'),
+        ("1e-5", '+key="1e-5"'),
+        ("a folder/of mine, {really}", '+key="a folder/of mine, {really}"'),
+        ('"quoted"', '+key="\\"quoted\\""'),
+        ("https://example.org/a.zip?x=1", '+key="https://example.org/a.zip?x=1"'),
+        (None, "+key=null"),
+        (True, "+key=true"),
+        (1e-5, "+key=1e-05"),
+        ([1, "two"], "+key=[1, two]"),
+    ],
+)
+def test_values_come_through_the_command_line_as_they_are(value: Any, override: str, tmp_path: Path) -> None:
+    assert list(variants.overrides({}, {"key": value})) == [override]
+    file = tmp_path / "params.yaml"
+    file.write_text("other: 1\n")
+    apply_overrides(file, [override])
+    assert params.content(file) == {"other": 1, "key": value}
+
+
+def test_all_train_for_as_many_steps_on_the_same_tests() -> None:
+    def steps(content: variants.Content) -> int:
+        settings = params.of(content)
+        assert settings.train.steps_per_epoch
+        return settings.train.epochs * settings.train.steps_per_epoch * len(settings.tasks)
+
+    assert {steps(variant.content) for variant in VARIANTS.values()} == {4 * 600}
+    assert {json.dumps(variant.content["tests"]) for variant in VARIANTS.values()} == {json.dumps(BASE["tests"])}
+
+
+def test_the_orders_are_all_of_them_and_the_papers_other_one_is_among_them() -> None:
+    orders = [[task.dataset for task in params.of(v.content).tasks] for v in variants.groups(BASE)["orders"]]
+    assert len(orders) == 48
+    assert len({tuple(order) for order in orders}) == 24
+    [order] = {tuple(t.dataset for t in params.of(v.content).tasks) for v in variants.groups(BASE)["table5"]}
+    assert order == ("heavy", "light", "varied", "medium"), "Rain100H, Rain100L, Rain14000, Rain800 (Sec. 4.5)"
+
+
+def test_a_name_that_is_none_is_told_with_those_that_are() -> None:
+    assert [variant.name for variant in named(BASE, ["table3", "nr"])] == ["si", "nr-without-sc", "nr-without-kd", "nr"]
+    with pytest.raises(params.ParamsError, match=r"'nope' is no run.*table1, .*alone-heavy"):
+        named(BASE, ["nope"])
+
+
+def made(name: str, seed: int, level: float) -> RecordedRun:
+    """A run whose PSNR is `level` on every set after its last task, and 1 dB less for each task before it."""
+    content = params.of(VARIANTS[name].content)
+    tests = list(content.tests)
+
+    def of(value: float) -> dict[str, Any]:
+        return {"psnr": dict.fromkeys(tests, value), "ssim": dict.fromkeys(tests, value / 100)}
+
+    def means(value: float) -> dict[str, Any]:
+        both = {"psnr": value, "ssim": value / 100}
+        return {**of(value), "average": both, "unseen": both}
+
+    last = len(content.tasks) - 1
+    many = {"forgetting": {"psnr": 1.5, "ssim": 0.1}, "backward_transfer": {"psnr": -1, "ssim": 0}} if last else {}
+    return RecordedRun.model_validate(
+        {
+            "name": name,
+            "label": VARIANTS[name].label,
+            "strategy": content.strategy,
+            "settings": content.sections[content.strategy],
+            "changes": [],
+            "seed": seed,
+            "machine": "a machine",
+            "date": "2021-10-11",
+            "after": {f"{task.name}: {task.dataset}": of(level - last + k) for k, task in enumerate(content.tasks)},
+            "summary": {
+                "strategy": content.strategy,
+                "protocol": "matlab-y",
+                **means(level),
+                **many,
+                "consolidated": {},
+                "free": 0.25,
+                "stored_bytes": 1234,
+                "rgb": {**means(level - 1), "protocol": "rgb"},
+                "input": {**means(20.0), "rgb": means(19.0)},
+            },
+        }
+    )
+
+
+def found(*runs: RecordedRun) -> dict[str, Table]:
+    recorded = Recorded(profile=profile(SETTINGS), runs=list(runs))
+    return {table.title.partition(":")[0]: table for table in paper_tables.tables(SETTINGS, BASE, recorded)}
+
+
+def cells(table: Table, row: str) -> dict[str, str]:
+    return dict(zip(table.columns, dict(table.rows)[row], strict=True))
+
+
+def test_a_table_has_means_and_spreads_and_doing_nothing() -> None:
+    table = found(made("nr", 0, 26.0), made("nr", 1, 28.0), made("si", 0, 25.0), made("mix", 0, 30.0))["Table 1, ours"]
+    assert [label for label, _ in table.rows] == ["do nothing", "SI", "Mix", "NR"]
+    assert cells(table, "do nothing")["heavy"] == "20.00 / 0.200"
+    assert cells(table, "NR")["unseen"] == "27.00 ± 1.41 / 0.270"
+    assert cells(table, "SI")["forgetting (dB)"] == "1.50"
+    assert cells(table, "Mix")["forgetting (dB)"] == "–"
+    [note] = table.notes
+    assert all(part in note for part in ("matlab-y", "600 optimizer steps a task", "1 to 2 seeds", "a machine"))
+    assert "heavy (rendered)" in note
+
+
+def test_the_papers_numbers_stand_apart_with_its_misprints_marked() -> None:
+    tables = found(made("nr", 0, 26.0), made("alone-heavy", 0, 25.0))
+    assert cells(tables["Table 2, the paper’s"], "Rain800 alone")["Rain14000"] == "36.34 / 0.973 [a]"
+    assert any(note.startswith("[a] A misprint") for note in tables["Table 2, the paper’s"].notes)
+    for title, table in tables.items():
+        assert ("Rain100H" in table.columns) == (title in {"Table 1, the paper’s", "Table 2, the paper’s"})
+
+
+def test_table_4_goes_by_the_order_of_the_tasks() -> None:
+    table = found(made("nr", 0, 26.0), made("nr", 1, 28.0))["Table 4, ours"]
+    assert [label for label, _ in table.rows] == ["do nothing", *(f"after {t.dataset}" for t in SETTINGS.tasks)]
+    assert [row[0] for _, row in table.rows[1:]] == [
+        f"{level:.2f} ± 1.41 / {level / 100:.3f}" for level in (24, 25, 26, 27)
+    ]
+
+
+def test_orders_are_summed_up_over_those_that_all_strategies_ran() -> None:
+    runs = [made("nr", 0, 26.0), made("si", 0, 24.0), made("nr-light-varied-medium-heavy", 0, 29.0)]
+    runs += [made("nr-heavy-light-varied-medium", 0, 28.0), made("si-heavy-light-varied-medium", 0, 22.0)]
+    table = found(*runs)["Orders of the stream"]
+    alone = cells(table, "light → varied → medium → heavy")
+    assert (alone["average (dB), NR"], alone["average (dB), SI"]) == ("29.00", "–")
+    assert cells(table, "2 orders: mean ± standard deviation")["average (dB), NR"] == "27.00 ± 1.41"
+    assert cells(table, "highest")["average (dB), SI"] == "24.00"
+
+
+def test_a_study_stands_beside_the_plain_run_and_not_alone() -> None:
+    assert "NR with other values" not in found(made("nr", 0, 26.0))
+    table = found(made("nr", 0, 26.0), made("nr-rank-free", 0, 27.0))["NR with other values"]
+    assert [label for label, _ in table.rows] == ["do nothing", "NR", "nr.rank = free"]
+    assert cells(table, "nr.rank = free")["stored bytes"] == "1,234"
+    assert cells(table, "do nothing")["free weights"] == "–"
+
+
+def test_markdown_has_a_cell_a_column() -> None:
+    runs = [made(name, seed, 25.0 + seed) for name in VARIANTS for seed in range(2)]
+    text = paper_tables.as_markdown(found(*runs).values())
+    for block in text.split("\n\n"):
+        if block.startswith("|"):
+            assert len({line.count("|") for line in block.splitlines()}) == 1
+    assert text.count("### ") == 14
+
+
+def test_a_record_is_read_back_and_takes_the_place_of_an_older_one(tmp_path: Path) -> None:
+    path = tmp_path / "metrics/recorded.json"
+    comparison.record(path, SETTINGS, [made("si", 0, 25.0), made("nr", 1, 26.0)])
+    comparison.record(path, SETTINGS, [made("nr", 1, 27.0), made("nr", 0, 26.0)])
+    runs = comparison.read_recorded(path).runs
+    assert runs == [made("nr", 0, 26.0), made("nr", 1, 27.0), made("si", 0, 25.0)]
+    assert len(path.read_text().splitlines()[-5:]) == 5
+    assert sum('"name": "' in line for line in path.read_text().splitlines()) == 3, "a run is a line"
+    assert comparison.read_recorded(path).fits(SETTINGS)
+    other = SETTINGS.model_copy(update={"train": SETTINGS.train.model_copy(update={"lr": 0.5})})
+    assert comparison.record(path, other, [made("nr", 0, 1.0)]).runs == [made("nr", 0, 1.0)]
+
+
+def _record_one(path: Path, seed: int) -> None:
+    comparison.record(path, SETTINGS, [made("nr", seed, 25.0)])
+
+
+def test_several_processes_record_and_none_is_lost(tmp_path: Path) -> None:
+    path = tmp_path / "recorded.json"
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(4) as pool:
+        pool.starmap(_record_one, [(path, seed) for seed in range(12)])
+    assert [run.seed for run in comparison.read_recorded(path).runs] == list(range(12))
+
+
+@pytest.mark.parametrize("text", ["after,test,psnr,ssim\ntask0: a,b,x,0.5\n", "after,test,psnr,ssim\na,b\n"])
+def test_a_damaged_matrix_is_told(text: str) -> None:
+    with pytest.raises(DataError, match=r"forgetting\.csv is damaged"):
+        after_of_csv(text)
