@@ -2,10 +2,10 @@
 
     python -m experiments.run NAME [NAME ...] [--seeds 0 1 2] [--queue | --print]
 
-NAME is a variant, as nr, mix or alone-heavy, or a group: table1 to table5, strategies, orders, values, widths. They
-start from params.yaml as it is, run in folders of their own (--temp), and change nothing in the workspace. One that is
-there already, with the same parameters, is not run again: interrupted, the same command goes on with the first that is
-missing. With --queue they wait for `dvc queue start`.
+NAME is a variant, as nr, mix or alone-heavy, or a group: table1 to table5, strategies, orders, values, widths,
+capacity. They start from params.yaml as it is, run in folders of their own (--temp), and change nothing in the
+workspace. One that is there already, with the same parameters, is not run again: interrupted, the same command goes on
+with the first that is missing. With --queue they wait for `dvc queue start`.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import yaml
 from dvc.utils.hydra import apply_overrides
 
 from derain import params
-from derain.report import comparison, paper_tables, variants
+from derain.report import comparison, paper_tables, studies, variants
 from derain.report.comparison import Recorded, RecordedRun
 from derain.report.paper_tables import Table
 from derain.report.summary import after_of_csv, profile
@@ -78,7 +79,7 @@ def test_all_train_for_as_many_steps_on_the_same_tests() -> None:
         assert settings.train.steps_per_epoch
         return settings.train.epochs * settings.train.steps_per_epoch * len(settings.tasks)
 
-    assert {steps(variant.content) for variant in VARIANTS.values()} == {4 * 600}
+    assert {steps(v.content) for name, v in VARIANTS.items() if not name.endswith("-twice")} == {4 * 600}
     assert {json.dumps(variant.content["tests"]) for variant in VARIANTS.values()} == {json.dumps(BASE["tests"])}
 
 
@@ -88,6 +89,14 @@ def test_the_orders_are_all_of_them_and_the_papers_other_one_is_among_them() -> 
     assert len({tuple(order) for order in orders}) == 24
     [order] = {tuple(t.dataset for t in params.of(v.content).tasks) for v in variants.groups(BASE)["table5"]}
     assert order == ("heavy", "light", "varied", "medium"), "Rain100H, Rain100L, Rain14000, Rain800 (Sec. 4.5)"
+
+
+def test_the_stream_twice_goes_on_from_its_end() -> None:
+    tasks = params.of(VARIANTS["nr-rank-free-twice"].content).tasks
+    sets = [task.dataset for task in SETTINGS.tasks]
+    assert [task.dataset for task in tasks] == 2 * sets
+    assert [task.key for task in tasks] == list("01234567")
+    assert VARIANTS["nr-rank-free-twice"].content["nr"]["rank"] == "free"
 
 
 def test_a_name_that_is_none_is_told_with_those_that_are() -> None:
@@ -126,7 +135,7 @@ def made(name: str, seed: int, level: float) -> RecordedRun:
                 "protocol": "matlab-y",
                 **means(level),
                 **many,
-                "consolidated": {},
+                "consolidated": {task.name: 0.5 for task in content.tasks},
                 "free": 0.25,
                 "stored_bytes": 1234,
                 "rgb": {**means(level - 1), "protocol": "rgb"},
@@ -197,7 +206,40 @@ def test_markdown_has_a_cell_a_column() -> None:
     for block in text.split("\n\n"):
         if block.startswith("|"):
             assert len({line.count("|") for line in block.splitlines()}) == 1
-    assert text.count("### ") == 14
+    assert text.count("\n## ") == 15
+
+
+def test_the_tables_in_the_docs_are_those_of_the_record() -> None:
+    recorded = comparison.read_recorded(ROOT / "metrics/recorded.json")
+    assert recorded.fits(SETTINGS)
+    text = paper_tables.as_markdown(paper_tables.tables(SETTINGS, BASE, recorded))
+    assert (ROOT / "docs/tables.md").read_text() == text, "derain tables -o docs/tables.md"
+
+
+def test_the_studies_pictures_hold_the_means() -> None:
+    runs = [made("nr", 0, 26.0), made("nr", 1, 27.0), made("nr-alpha_l-0.002", 0, 25.0), made("nr-tau_l-30", 0, 24.0)]
+    runs += [made("si", 0, 23.0), made("nr-channels-8", 0, 22.0), made("si-channels-8", 0, 21.0)]
+    runs += [made("nr-rank-all-twice", 0, 28.0), made("nr-rank-free-twice", 0, 29.0), made("si-twice", 0, 28.5)]
+    text = studies.section(BASE, Recorded(profile=profile(SETTINGS), runs=runs))
+    assert text is not None
+    labels = re.findall(r'aria-label="([^"]+)"', text)
+    assert "average PSNR (dB) by nr.alpha_l: 25.00, 26.50" in labels
+    assert "average PSNR (dB) by nr.tau_l: 26.50, 24.00" in labels
+    assert "average PSNR (dB) by channels; SI grey: 22.00, 26.50; 21.00, 23.00" in labels
+    learned = ", ".join(f"{level:.2f}" for level in range(21, 29))
+    assert any(label.startswith(f"PSNR on the set just learned (dB) rank all; SI grey: {learned}") for label in labels)
+    assert studies.section(BASE, Recorded(profile=profile(SETTINGS), runs=[made("nr", 0, 26.0)])) is None
+
+
+def test_the_orders_picture_is_sorted() -> None:
+    names = [variant.name for variant in variants.groups(BASE)["orders"]][:8]
+    runs = [made(name, 0, 20.0 + (7 * place) % 8) for place, name in enumerate(names)]
+    text = studies.section(BASE, Recorded(profile=profile(SETTINGS), runs=runs))
+    assert text is not None
+    [label] = re.findall(r'aria-label="(average[^"]+)"', text)
+    nr, si = label.rpartition(": ")[2].split("; ")
+    assert nr.split(", ") == ["20.00", "22.00", "24.00", "26.00"]
+    assert si.split(", ") == ["27.00", "21.00", "23.00", "25.00"]
 
 
 def test_a_record_is_read_back_and_takes_the_place_of_an_older_one(tmp_path: Path) -> None:

@@ -19,12 +19,16 @@ Point = tuple[float, float]
 
 
 class Line(NamedTuple):
-    """A line of (x, y) points in order of x; `marked` puts a circle and its value at each, a full one at `filled`."""
+    """A line of (x, y) points in order of x.
+
+    `marked` puts a circle and its value, to so many `digits`, at each, a full circle at `filled`.
+    """
 
     look: Literal["main", "other"]
     points: Sequence[Point]
     marked: bool = False
     filled: int | None = None
+    digits: int = 1
 
 
 class Cell(NamedTuple):
@@ -158,7 +162,7 @@ def _line(pixels: Sequence[Point], line: Line) -> Markup:
             for look, (x, y) in zip(looks, pixels, strict=True)
         ]
         marks += [
-            _text(f"{value:.1f}", x, y + (17 if _in_valley(pixels, place) else -9), _anchor(x), "label")
+            _text(f"{value:.{line.digits}f}", x, y + (17 if _in_valley(pixels, place) else -9), _anchor(x), "label")
             for place, ((x, y), (_, value)) in enumerate(zip(pixels, line.points, strict=True))
         ]
     return element("g", element("polyline", points=path), *marks, class_=line.look)

@@ -10,7 +10,7 @@ import yaml
 
 from derain.evaluation.quality import PROTOCOLS
 from derain.params import Mix, Params, Rendered
-from derain.report import charts, comparison, paper_tables, tables
+from derain.report import charts, comparison, paper_tables, studies, tables
 from derain.report.charts import Cell, Line
 from derain.report.comparison import Recorded, Row
 from derain.report.markup import Markup, asset, document, element, join, scrolling
@@ -51,6 +51,7 @@ def build(params: Params, base: Content, summary: Summary, results: Results, rec
         tables.results(params, summary, recorded, fitting),
         tables.beside_the_paper(params, summary),
         _paper_tables(params, base, recorded),
+        studies.section(base, recorded) if recorded.fits(params) else None,
         _memory(params, results, summary),
         _consolidation(params, results.masks),
         _losses(params, results.losses),

@@ -51,21 +51,30 @@ def tables(params: Params, base: Content, recorded: Recorded) -> list[Table]:
 _STUDIES = {
     "strategies": "Strategies: the same tasks, data, steps and seeds",
     "values": "NR with other values",
+    "capacity": "Capacity: the stream, and once more after itself",
     "widths": "Width of the network (NR and SI: as in params.yaml)",
     "orders": "Orders of the stream",
 }
 
 
+_HEAD = """# Tables
+
+Made by `derain tables` from the recorded runs (`metrics/recorded.json`) and this clone's experiments; how to run them:
+`experiments/README.md`. Means over seeds ± standard deviation. The paper's own numbers are of benchmark sets and a
+network of full size: they stand apart, and compare with ours only where the tests below are the same.
+"""
+
+
 def as_markdown(found: Iterable[Table]) -> str:
-    """Tables as Markdown."""
-    parts = []
+    """Tables as a page of Markdown."""
+    parts = [_HEAD]
     for table in found:
-        lines = [f"### {table.title}", ""]
-        lines.append(_line(["", *table.columns]))
-        lines.append("|".join(["", " --- ", *(" ---: " for _ in table.columns), ""]))
-        lines += [_line([label, *cells]) for label, cells in table.rows]
-        parts.append("\n".join([*lines, *(f"\n{note}" for note in table.notes)]))
-    return "\n\n".join(parts) + "\n"
+        rows = [["", *table.columns], ["---", *("---:" for _ in table.columns)]]
+        rows += [[label, *cells] for label, cells in table.rows]
+        parts.append(
+            "\n".join([f"## {table.title}", "", *map(_line, rows), *(f"\n{note}" for note in table.notes), ""])
+        )
+    return "\n".join(parts)
 
 
 def _line(cells: Iterable[str]) -> str:

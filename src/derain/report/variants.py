@@ -81,6 +81,7 @@ def groups(base: Content) -> dict[str, list[Variant]]:
         "orders": list(orders.values()),
         "values": [strategies["nr"], *_values(base)],
         "widths": [strategies["nr"], strategies["si"], *_widths(base)],
+        "capacity": [_twice(base, variant) for variant in _capacity(strategies)],
     }
     return {name: variants for name, variants in found.items() if variants}
 
@@ -166,6 +167,25 @@ def _ordered(base: Content, strategy: Variant, order: tuple[int, ...]) -> Varian
     }
     changed = _merged(strategy.content, {"task0": {"dataset": datasets[0]}, "stream": later})
     return Variant(f"{strategy.name}-{'-'.join(datasets)}", f"{strategy.label}: {' → '.join(datasets)}", changed)
+
+
+def _capacity(strategies: Mapping[str, Variant]) -> Iterator[Variant]:
+    """NR with both its ranks, and SI."""
+    for rank in ("all", "free"):
+        changed = _merged(strategies["nr"].content, {"nr": {"rank": rank}})
+        yield Variant(f"nr-rank-{rank}", f"NR, rank {rank}", changed)
+    yield strategies["si"]
+
+
+def _twice(base: Content, variant: Variant) -> Variant:
+    """The whole stream once more after itself."""
+    tasks = params.of(base).tasks
+    keys = [task.key for task in tasks]
+    stream = dict(variant.content["stream"])
+    for task in tasks:
+        keys.append(str(max(map(int, keys)) + 1))
+        stream[keys[-1]] = {"dataset": task.dataset, "after": keys[-2]}
+    return Variant(f"{variant.name}-twice", f"{variant.label}, the stream twice", {**variant.content, "stream": stream})
 
 
 def _values(base: Content) -> Iterator[Variant]:
