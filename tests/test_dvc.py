@@ -22,7 +22,7 @@ from dvc.repo import Repo
 from derain import artifacts, params
 from derain.data.pack import Pack
 from derain.hardware import choose
-from derain.report import results, summary
+from derain.report import comparison, results, summary, variants
 from derain.training.stream import learn_stream
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -143,13 +143,24 @@ def test_the_demo_has_the_stages_of_the_paper() -> None:
 
 
 def test_the_recorded_results_are_those_of_the_code_as_it_is(tmp_path: Path) -> None:
-    """dvc.lock knows today's code and parameters, and the study's run with the demo's seed is the demo."""
+    """dvc.lock knows today's code and parameters; what is recorded is of the same tests and values."""
     project = copy_of_the_project(tmp_path / "project")
     output = project.dvc("repro", "--allow-missing", "--dry")
     assert ran(output) == []
-    recorded = json.loads((ROOT / "metrics/recorded.json").read_text())
-    demo = [run["summary"] for run in recorded["runs"] if (run["label"], run["seed"]) == ("NR", 0)]
-    assert demo == [json.loads((ROOT / "metrics/summary.json").read_text())]
+    settings, recorded = params.load(ROOT / "params.yaml"), comparison.read_recorded(ROOT / "metrics/recorded.json")
+    assert recorded.fits(settings)
+    plain = recorded.of(variants.STRATEGIES).runs
+    assert {run.name for run in plain} == set(variants.STRATEGIES)
+    nothing = summary.read(ROOT / "metrics/summary.json").input
+    for run in plain:
+        assert run.summary.input == nothing
+        assert run.settings | run_changes(run) == settings.sections[run.strategy] | run_changes(run), run.label
+
+
+def run_changes(run: comparison.RecordedRun) -> dict[str, Any]:
+    """What a variant changes in its strategy's own section."""
+    changed = (change.split("=") for change in run.changes if change.startswith(f"{run.strategy}."))
+    return {key.partition(".")[2]: yaml.safe_load(value) for key, value in changed}
 
 
 def test_the_readme_is_finished_and_its_links_lead_somewhere() -> None:

@@ -50,7 +50,8 @@ def machine(settings: Params) -> str:
     """Where a run with these parameters is made on this machine, for its record."""
     hardware = choose(settings.device, settings.precision, settings.threads)
     name = hardware.describe()["device"]
-    return f"{processor() if name == 'cpu' else name}, {settings.threads} threads, {hardware.precision}"
+    threads = f"{settings.threads} thread{'s' * (settings.threads != 1)}"
+    return f"{processor() if name == 'cpu' else name}, {threads}, {hardware.precision}"
 
 
 def _run(root: Path, base: variants.Content, commit: str, day: str, variant: Variant, seed: int) -> RecordedRun:
