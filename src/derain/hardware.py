@@ -36,13 +36,17 @@ class Hardware:
     precision: str
     compiled: bool = False
 
+    @property
+    def is_gpu(self) -> bool:
+        return self.device.type == "cuda"
+
     def autocast(self) -> AbstractContextManager[None]:
         """The context for a forward pass: bf16 where `precision` says so, else nothing."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     def for_steps(self, steps: int) -> Hardware:
         """The same hardware for a training of so many steps: on a GPU long ones are compiled."""
-        return replace(self, compiled=self.device.type == "cuda" and steps >= COMPILED_FROM)
+        return replace(self, compiled=self.is_gpu and steps >= COMPILED_FROM)
 
     def forward(self, network: nn.Module, rainy: Tensor) -> Restored:
         """What a network makes of pictures (N, 3, H, W), in this precision."""
@@ -54,7 +58,7 @@ class Hardware:
 
         And the number of processes, where there are several.
         """
-        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+        name = torch.cuda.get_device_name(self.device) if self.is_gpu else "cpu"
         return {
             "device": name,
             "precision": self.precision,

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from derain import distributed
-from derain.console import warn
+from derain.console import in_one_line, warn
 from derain.hardware import Hardware
 from derain.training.micro_batches import MicroBatches, parts_of
 from derain.types import Batch, DerainError
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 def micro_batches(size: int | None, network: nn.Module, hardware: Hardware) -> MicroBatches:
     """How a task's batches go through the network: captured on a GPU, step by step elsewhere."""
-    if hardware.device.type == "cuda":
+    if hardware.is_gpu:
         return CapturedBatches(size, network, hardware.device)
     return MicroBatches(size)
 
@@ -77,8 +77,7 @@ class CapturedBatches(MicroBatches):
         self._plain = True
         self._graphs.clear()
         torch.compiler.set_stance("force_eager")
-        reason = (str(error).splitlines() or [""])[0][:200]
-        warn(f"steps are neither compiled nor captured, and take longer ({type(error).__name__}: {reason})")
+        warn(f"steps are neither compiled nor captured, and take longer ({in_one_line(error)})")
 
 
 class _Graph(Generic[T]):

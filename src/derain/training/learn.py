@@ -47,7 +47,7 @@ def learn(
     """
     network.train()
     strategy.before_task(network)
-    optimizer = torch.optim.Adam(network.parameters(), lr=train.lr, fused=hardware.device.type == "cuda")
+    optimizer = torch.optim.Adam(network.parameters(), lr=train.lr, fused=hardware.is_gpu)
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, train.milestones, train.gamma)
     trace = Trace(network)
     progress = Progress(network, optimizer, schedule, trace, state)
