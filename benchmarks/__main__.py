@@ -21,7 +21,7 @@ RUNS = [
 
 ON_A_GPU = [
     *(["training_step", "--precision", precision, "--steps", "50"] for precision in ("bf16", "fp32")),
-    ["saturation", "--precision", "bf16", "--steps", "50", "--profile", "profile.txt"],
+    ["saturation", "--precision", "bf16", "--steps", "50", "--profile", "gpu-profile.txt"],
     *(["importance", "--precision", precision, "--batch", "256", "--steps", "3"] for precision in ("bf16", "fp32")),
     *(["inference", "--precision", precision, "--steps", "50"] for precision in ("bf16", "fp32")),
     ["data", "--precision", "bf16", "--steps", "10"],
@@ -30,5 +30,9 @@ ON_A_GPU = [
 parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
 parser.add_argument("--device", default="cpu", help="cpu (the default), cuda or cuda:N")
 device = parser.parse_args().device
-for name, *options in RUNS if device == "cpu" else [[*run, "--device", device] for run in ON_A_GPU]:
-    subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *options], check=True)  # noqa: S603 - our own words
+runs = RUNS if device == "cpu" else [[*run, "--device", device] for run in ON_A_GPU]
+codes = [
+    subprocess.call([sys.executable, "-m", f"benchmarks.{name}", *options])  # noqa: S603 - our own words
+    for name, *options in runs
+]
+sys.exit(int(any(codes)))

@@ -22,14 +22,13 @@ GAIN = 1.03
 
 
 def main() -> None:
-    chosen = _measure.arguments("saturation", __doc__, batch=18, patch=100, most=1152, profile="")
+    chosen = _measure.arguments("saturation", __doc__, batch=18, patch=100, most=576, profile="")
     plain = _measure.hardware(chosen)
     compiled = plain.for_steps(COMPILED_FROM)
     batch = crops(chosen.batch, chosen.patch, plain.device)
     works = {
         "plain": step(networks(plain.device)[0], batch, plain, distilled=True, captured=False),
         "captured": step(networks(plain.device)[0], batch, plain, distilled=True),
-        "compiled": step(networks(plain.device)[0], batch, compiled, distilled=True, captured=False),
         "compiled and captured": step(networks(plain.device)[0], batch, compiled, distilled=True),
     }
     seconds = _measure.interleaved(works, chosen.steps)
