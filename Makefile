@@ -23,8 +23,9 @@ torture: setup
 	python -m torture
 
 # Ratios against a plain transcription of the published training script: some minutes, on a machine that does nothing else.
+# make bench DEVICE=cuda: on a GPU.
 bench: setup
-	python -m benchmarks
+	python -m benchmarks $(if $(DEVICE),--device $(DEVICE))
 
 lint: setup
 	ruff check --fix . && ruff format . && mypy

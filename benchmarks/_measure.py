@@ -15,8 +15,23 @@ import torch
 
 from derain import console, paths
 from derain.hardware import Hardware, choose, processor
+from derain.training.cuda_graphs import WARM_UP
 
 Work = Callable[[], Any]
+
+PEAKS = {
+    "NVIDIA H200 NVL": {"bf16": 835e12, "fp32": 60e12},
+    "NVIDIA H200": {"bf16": 989e12, "fp32": 67e12},
+    "NVIDIA H100 80GB HBM3": {"bf16": 989e12, "fp32": 67e12},
+    "NVIDIA H100 PCIe": {"bf16": 756e12, "fp32": 51e12},
+    "NVIDIA A100": {"bf16": 312e12, "fp32": 19.5e12},
+    "NVIDIA L40S": {"bf16": 362e12, "fp32": 91.6e12},
+    "NVIDIA GeForce RTX 4090": {"bf16": 165e12, "fp32": 82.6e12},
+}
+"""FLOP/s by the beginning of a GPU's name: bf16 by tensor cores, dense; fp32 without them, as TF32 is off.
+
+From NVIDIA's data sheets.
+"""
 
 
 @dataclass
@@ -52,6 +67,7 @@ HEAD = ["work", "baseline", "baseline", "ours", "times as fast (quartiles)"]
 def arguments(name: str, doc: str | None, **defaults: Any) -> argparse.Namespace:
     """The options that all benchmarks have; `defaults` name further ones, of their default's type."""
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=doc)
+    parser.add_argument("--device", default="cpu", help="cpu (the default), cuda or cuda:N")
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     for option, default in defaults.items():
         parser.add_argument(f"--{option}", type=type(default), default=default)
@@ -63,19 +79,36 @@ def arguments(name: str, doc: str | None, **defaults: Any) -> argparse.Namespace
 
 
 def hardware(chosen: argparse.Namespace) -> Hardware:
-    return choose("cpu", chosen.precision, chosen.threads)
+    return choose(chosen.device, chosen.precision, chosen.threads)
+
+
+def on_gpu() -> bool:
+    """Whether this process has used a GPU."""
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
 
 
 def interleaved(works: Mapping[str, Work], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each work by round, after one round that is not counted."""
+    """Seconds of each work by round, after rounds that are not counted: one, and on a GPU those that set it up."""
     seconds: dict[str, list[float]] = {name: [] for name in works}
-    for number in range(rounds + 1):
+    uncounted = 2 + WARM_UP if on_gpu() else 1
+    for number in range(uncounted + rounds):
         for name, work in works.items():
             start = time.perf_counter()
             work()
-            if number:
+            if on_gpu():
+                torch.cuda.synchronize()
+            if number >= uncounted:
                 seconds[name].append(time.perf_counter() - start)
     return seconds
+
+
+def rates(samples: int, flops: float, seconds: list[float], where: Hardware) -> dict[str, float | str]:
+    """Samples and TFLOP a second, and the share of the device's peak where it is known; of a work's median."""
+    median = statistics.median(seconds)
+    name = torch.cuda.get_device_name(where.device) if where.is_gpu else ""
+    peak = next((peaks[where.precision] for begins, peaks in PEAKS.items() if name.startswith(begins)), None)
+    found: dict[str, float | str] = {"samples a second": samples / median, "TFLOP/s": flops / median / 1e12}
+    return found | ({"share of the device's peak": flops / median / peak} if peak else {})
 
 
 def compared(work: str, baseline: str, seconds: Mapping[str, list[float]], ours: str) -> Row:
@@ -102,7 +135,7 @@ def ours_only(seconds: list[float]) -> None:
 
 
 def machine() -> str:
-    """Processor, threads, what it computes natively, and torch's version."""
+    """Processor, threads, what it computes natively, the GPU that is used, and torch's version."""
     native = [
         name
         for name, has in (
@@ -111,8 +144,10 @@ def machine() -> str:
         )
         if has
     ]
+    gpu = f"{torch.cuda.get_device_name()}, " if on_gpu() else ""
     return (
-        f"{processor()}, {torch.get_num_threads()} threads, {' '.join(native) or 'no bf16'}, torch {torch.__version__}"
+        f"{gpu}{processor()}, {torch.get_num_threads()} threads, {' '.join(native) or 'no bf16'}, "
+        f"torch {torch.__version__}"
     )
 
 

@@ -54,7 +54,7 @@ def published_ssim(derained: Tensor, clean: Tensor) -> Tensor:
     channels = clean.shape[1]
     line = torch.tensor([math.exp(-((x - 5) ** 2) / (2 * 1.5**2)) for x in range(11)])
     line = line / line.sum()
-    window = torch.outer(line, line).expand(channels, 1, 11, 11).contiguous()
+    window = torch.outer(line, line).expand(channels, 1, 11, 11).contiguous().to(clean.device)
 
     def mean(x: Tensor) -> Tensor:
         return F.conv2d(x, window, padding=5, groups=channels)

@@ -15,6 +15,7 @@ from benchmarks._measure import Result
 from benchmarks.training_step import crops, networks, step
 from derain import console
 from derain.data.pack import Pack, write_pack
+from derain.training import pixels
 from derain.types import Pair
 
 PAIRS = 100
@@ -29,11 +30,13 @@ def main() -> None:
 
         def read() -> None:
             for _ in range(batches):
-                pack.crops(pack.random(rng, chosen.batch, chosen.patch), chosen.patch)
+                pixels.crops(pack, pack.random(rng, chosen.batch, chosen.patch), chosen.patch, where.device)
 
         works: dict[str, _measure.Work] = {"crops": read}
         if not chosen.ours_only:
-            works["step"] = step(networks()[0], crops(chosen.batch, chosen.patch), where, distilled=False)
+            works["step"] = step(
+                networks(where.device)[0], crops(chosen.batch, chosen.patch, where.device), where, distilled=False
+            )
         seconds = _measure.interleaved(works, chosen.steps)
     a_batch = [value / batches for value in seconds["crops"]]
     if chosen.ours_only:

@@ -22,7 +22,7 @@ PROPORTION = masks.consolidated_proportion(0, 0.008, 1, 10)
 def main() -> None:
     chosen = _measure.arguments("importance", __doc__, batch=18, patch=100)
     where = _measure.hardware(chosen)
-    ours, published = networks()
+    ours, published = networks(where.device)
     with packed() as pack:
         samples = crops.for_importance(pack, chosen.patch, 0, 0, chosen.batch, 1, where.device)
         singles = list(samples)
@@ -66,7 +66,8 @@ def _joined(values: dict[str, Tensor], order: dict[str, Tensor]) -> Tensor:
 def _agreement(mine: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
     nothing = {name: torch.zeros_like(value, dtype=torch.bool) for name, value in theirs.items()}
     one, other = (
-        masks.most_important({name: of[name] for name in theirs}, PROPORTION, "all", nothing) for of in (mine, theirs)
+        masks.most_important({name: of[name].cpu() for name in theirs}, PROPORTION, "all", nothing)
+        for of in (mine, theirs)
     )
     same = sum(int((one[name] == other[name]).sum()) for name in theirs)
     return same / sum(value.numel() for value in theirs.values())

@@ -16,7 +16,7 @@ from derain.inference import forward
 def main() -> None:
     chosen = _measure.arguments("inference", __doc__, size="481x321")
     where = _measure.hardware(chosen)
-    ours, published = (network.eval().requires_grad_(False) for network in networks())
+    ours, published = (network.eval().requires_grad_(False) for network in networks(where.device))
     width, height = map(int, chosen.size.split("x"))
     picture = crops(1, max(width, height)).rainy[:, :, :height, :width].contiguous()
     given = picture.numpy()
@@ -27,7 +27,7 @@ def main() -> None:
 
     def baseline() -> np.ndarray:
         with torch.no_grad():
-            return np.asarray(published(picture))
+            return np.asarray(published(picture.to(where.device)).cpu())
 
     works["published"] = baseline
     mine, theirs = (np.rint(np.clip(work(), 0, 1) * 255) for work in (works["ours"], baseline))

@@ -5,14 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import _measure
 from benchmarks._measure import Result
 from benchmarks.baseline import PublishedPReNet, published_ssim, published_step
 from derain.backbones.prenet import PReNet
-from derain.hardware import Hardware
+from derain.hardware import COMPILED_FROM, Hardware
 from derain.strategies import _base, nr
-from derain.training import masks
+from derain.training import cuda_graphs, masks
 from derain.training.learn import training_step
 from derain.training.losses import negative_ssim
 from derain.training.micro_batches import MicroBatches
@@ -20,13 +21,14 @@ from derain.training.trace import Trace
 from derain.types import Batch
 
 CHANNELS, STAGES, BLOCKS = 32, 6, 5
+CPU = torch.device("cpu")
 
 
 def main() -> None:
     chosen = _measure.arguments("training_step", __doc__, batch=18, patch=100)
-    where = _measure.hardware(chosen)
-    ours, published = networks()
-    batch = crops(chosen.batch, chosen.patch)
+    where = _measure.hardware(chosen).for_steps(COMPILED_FROM)
+    ours, published = networks(where.device)
+    batch = crops(chosen.batch, chosen.patch, where.device)
     works = {"ours": step(ours, batch, where, distilled=False)}
     if chosen.ours_only:
         _measure.ours_only(_measure.interleaved(works, chosen.steps)["ours"])
@@ -35,7 +37,7 @@ def main() -> None:
     works |= {
         "published": lambda: published_step(published, batch.rainy, batch.clean, optimizer),
         "published, one forward": lambda: published_step(published, batch.rainy, batch.clean, optimizer, prints=False),
-        "ours, distilling": step(networks()[0], batch, where, distilled=True),
+        "ours, distilling": step(networks(where.device)[0], batch, where, distilled=True),
         "its convolutions": convolutions(chosen.batch, chosen.patch, where),
     }
     facts = gradients(batch, where)
@@ -47,30 +49,51 @@ def main() -> None:
         _measure.compared("step with distillation", "ours", seconds, "ours, distilling"),
         _measure.compared("training step", "its convolutions", seconds, "ours"),
     ]
+    for name, distilled in (("ours", False), ("ours, distilling", True)):
+        work = chosen.batch * flops(chosen.patch, distilled)
+        found = _measure.rates(chosen.batch, work, seconds[name], where)
+        result.facts |= {f"{name}, {what}": value for what, value in found.items()}
     _measure.finish(chosen, result)
 
 
-def networks() -> tuple[PReNet, PublishedPReNet]:
+def networks(device: torch.device = CPU) -> tuple[PReNet, PublishedPReNet]:
     """Ours and the published one, with the same weights."""
     torch.manual_seed(0)
     ours, published = PReNet(CHANNELS, STAGES, BLOCKS), PublishedPReNet(CHANNELS, STAGES, BLOCKS)
     published.load_state_dict(ours.state_dict())
-    return ours, published
+    return ours.to(device), published.to(device)
 
 
-def crops(count: int, side: int) -> Batch:
+def crops(count: int, side: int, device: torch.device = CPU) -> Batch:
     """Smooth clean pictures and rainy ones, seeded."""
     generator = torch.Generator().manual_seed(1)
     coarse = torch.rand(count, 3, max(2, side // 8), max(2, side // 8), generator=generator)
     clean = F.interpolate(coarse, size=(side, side), mode="bicubic").clamp(0, 1)
     rain = (torch.rand(count, 1, side, side, generator=generator) > 0.9).float() * 0.5
-    return Batch((clean + rain).clamp(0, 1), clean)
+    return Batch((clean + rain).clamp(0, 1).to(device), clean.to(device))
+
+
+def flops(side: int, distilled: bool) -> float:
+    """Floating-point operations of a step on one sample: forward and backward, and the teacher's forward."""
+    with torch.device("meta"):
+        network, rainy = PReNet(CHANNELS, STAGES, BLOCKS), torch.empty(1, 3, side, side)
+    with FlopCounterMode(display=False) as forward:
+        derained = network(rainy).derained
+    with FlopCounterMode(display=False) as backward:
+        derained.sum().backward()
+    return float((1 + distilled) * forward.get_total_flops() + backward.get_total_flops())
 
 
 def step(
-    network: PReNet, batch: Batch, where: Hardware, distilled: bool, micro_batch: int | None = None
+    network: PReNet,
+    batch: Batch,
+    where: Hardware,
+    distilled: bool,
+    micro_batch: int | None = None,
+    captured: bool = True,
 ) -> _measure.Work:
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    """A step on this batch, as in a training; `captured` is whether a GPU may replay it."""
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=where.is_gpu)
     earlier = masks.nothing_consolidated(network)
     strategy: _base.Strategy = _base.Strategy(_base.Params(), earlier, where, {})
     if distilled:
@@ -88,15 +111,15 @@ def step(
     network.train()
     strategy.before_task(network)
     trace = Trace(network)
-    return lambda: training_step(network, batch, strategy, optimizer, where, MicroBatches(micro_batch), trace)
+    parts = cuda_graphs.micro_batches(micro_batch, network, where) if captured else MicroBatches(micro_batch)
+    return lambda: training_step(network, batch, strategy, optimizer, where, parts, trace)
 
 
 def gradients(batch: Batch, where: Hardware) -> dict[str, float | str]:
     """How near our gradient is to the published network's, in fp32, at the same weights."""
-    ours, published = networks()
+    ours, published = networks(batch.rainy.device)
     (-published_ssim(published(batch.rainy), batch.clean)).backward()  # type: ignore[no-untyped-call]
-    with where.autocast():
-        derained = ours(batch.rainy).derained
+    derained = where.forward(ours, batch.rainy).derained
     negative_ssim(derained, batch.clean).backward()  # type: ignore[no-untyped-call]
     mine, theirs = _gradient(ours), _gradient(published)
     return {
@@ -117,9 +140,10 @@ def convolutions(count: int, side: int, where: Hardware) -> _measure.Work:
     dtype = torch.bfloat16 if where.precision == "bf16" else torch.float32
 
     def layer(inputs: int, outputs: int) -> tuple[Tensor, Tensor, Tensor]:
-        x = torch.rand(count, inputs, side, side, dtype=dtype).contiguous(memory_format=torch.channels_last)
-        weight = torch.rand(outputs, inputs, 3, 3, dtype=dtype).contiguous(memory_format=torch.channels_last)
-        upstream = torch.ones(count, outputs, side, side, dtype=dtype).contiguous(memory_format=torch.channels_last)
+        x, weight, upstream = (
+            torch.rand(shape, dtype=dtype, device=where.device).contiguous(memory_format=torch.channels_last)
+            for shape in ((count, inputs, side, side), (outputs, inputs, 3, 3), (count, outputs, side, side))
+        )
         return x.requires_grad_(), weight.requires_grad_(), upstream
 
     layers = {shape: layer(*shape) for shape in {*widths, first, later}}

@@ -77,6 +77,32 @@ def test_ratios_are_of_rounds() -> None:
     assert (row.ratio, row.low, row.high) == (2.0, 1.0, 3.0)
 
 
+def test_rates_are_told_with_the_peak_where_it_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    where = Hardware(torch.device("cuda"), "bf16")
+    for name, shares in (("NVIDIA H200", [0.1]), ("NVIDIA Something", [])):
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device, name=name: name)
+        found = _measure.rates(18, 98.9e12 / 2, [0.1, 0.5, 0.9], where)
+        assert list(found.values()) == pytest.approx([36, 98.9, *shares])
+
+
+def test_a_step_has_its_operations() -> None:
+    """364 GFLOP forward and 728 backward for 18 patches of 100x100, less those with the first stage's zeros."""
+    plain, distilled = (18 * training_step.flops(100, distilled) for distilled in (False, True))
+    assert 0.95 * 1.092e12 < plain < 1.092e12
+    assert 0.95 * 0.364e12 < distilled - plain < 0.364e12
+
+
+def test_saturation_runs_to_its_end(tmp_path: Path) -> None:
+    whole, profiled = tmp_path / "result.json", tmp_path / "profile.txt"
+    options = ["--batch", "1", "--patch", "24", "--most", "2", "--steps", "1", "--threads", "1"]
+    command = [sys.executable, "-m", "benchmarks.saturation", *options, "--json", str(whole)]
+    subprocess.run([*command, "--profile", str(profiled)], cwd=ROOT, capture_output=True, check=True)
+    found = json.loads(whole.read_text())
+    assert [row["baseline"] for row in found["rows"]] == ["plain"] * 2
+    assert found["facts"]["batch 1, samples a second"] > 0
+    assert "convolution" in profiled.read_text()
+
+
 @pytest.mark.parametrize("name", ["training_step", "inference", "importance", "data"])
 def test_ours_only_prints_one_number(name: str, tmp_path: Path) -> None:
     size = ["--size", "40x32"] if name == "inference" else ["--batch", "1", "--patch", "24"]

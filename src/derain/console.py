@@ -34,6 +34,11 @@ def warn(text: str) -> None:
     err.print(f"warning: {text}", markup=False, style="yellow")
 
 
+def in_one_line(error: Exception) -> str:
+    """What kind of error it is, and the first line of what it says."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+
+
 def fail(error: DerainError) -> int:
     """Prints the error's message on standard error and returns its exit code."""
     err.print(f"error: {error}", markup=False, style="bold red")

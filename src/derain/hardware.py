@@ -8,34 +8,57 @@ import platform
 import re
 import sys
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
+from typing import Any, cast
 
 import torch
+from torch import Tensor, nn
 
 from derain import distributed
-from derain.types import DEVICES, ParamsError
+from derain.types import DEVICES, ParamsError, Restored
 
 PRECISIONS = ("auto", "fp32", "bf16")
+
+COMPILED_FROM = 20_000
+"""Steps of a task from which on its networks are compiled on a GPU: fewer do not make up for a minute of compiling."""
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """A device and the precision of the network's forward pass; weights and losses stay in fp32."""
+    """A device and the precision of the network's forward pass; weights and losses stay in fp32.
+
+    `compiled` is whether `forward` runs networks through torch.compile.
+    """
 
     device: torch.device
     precision: str
+    compiled: bool = False
+
+    @property
+    def is_gpu(self) -> bool:
+        return self.device.type == "cuda"
 
     def autocast(self) -> AbstractContextManager[None]:
         """The context for a forward pass: bf16 where `precision` says so, else nothing."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def for_steps(self, steps: int) -> Hardware:
+        """The same hardware for a training of so many steps: on a GPU long ones are compiled."""
+        return replace(self, compiled=self.is_gpu and steps >= COMPILED_FROM)
+
+    def forward(self, network: nn.Module, rainy: Tensor) -> Restored:
+        """What a network makes of pictures (N, 3, H, W), in this precision."""
+        with self.autocast():
+            return cast(Restored, (_compiled() if self.compiled else _call)(network, rainy))
 
     def describe(self) -> dict[str, str | int]:
         """What changes the bytes of a result: device, precision, threads, instruction set, library versions.
 
         And the number of processes, where there are several.
         """
-        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+        name = torch.cuda.get_device_name(self.device) if self.is_gpu else "cpu"
         return {
             "device": name,
             "precision": self.precision,
@@ -91,6 +114,16 @@ def processor() -> str:
     info = Path("/proc/cpuinfo")
     found = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE) if info.exists() else None
     return found[1] if found else platform.processor() or platform.machine()
+
+
+def _call(network: nn.Module, rainy: Tensor) -> Any:
+    return network(rainy)
+
+
+@lru_cache(maxsize=1)
+def _compiled() -> Any:
+    # A function that is given the network, instead of a compiled network: that would leave its mark on the network.
+    return torch.compile(_call, dynamic=False)
 
 
 def _keep_freed_memory() -> None:

@@ -13,7 +13,7 @@ picture and h, c start at zero. Parameters bear the names of the published check
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, cast
 
 import torch
 from pydantic import Field
@@ -93,8 +93,9 @@ class PReNet(nn.Module):
     def _gates(self) -> tuple[Tensor, Tensor]:
         """The gates as one convolution, in the order i, g, o, f; g is doubled, since tanh(x) = 2 sigmoid(2x) - 1."""
         scales = {"i": 1, "g": 2, "o": 1, "f": 1}
-        weight = torch.cat([scale * self.get_parameter(f"conv_{gate}.0.weight") for gate, scale in scales.items()])
-        bias = torch.cat([scale * self.get_parameter(f"conv_{gate}.0.bias") for gate, scale in scales.items()])
+        layers = {gate: cast(nn.Conv2d, self.get_submodule(f"conv_{gate}.0")) for gate in scales}
+        weight = torch.cat([scale * layers[gate].weight for gate, scale in scales.items()])
+        bias = torch.cat([scale * cast(Tensor, layers[gate].bias) for gate, scale in scales.items()])
         return weight.contiguous(memory_format=torch.channels_last), bias
 
     def _remember(

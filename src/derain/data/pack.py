@@ -88,7 +88,7 @@ class Pack:
         self._bytes = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
         pixels, table = manifest["pixels"], manifest["table"]
         self._table = np.frombuffer(self._bytes[pixels : pixels + table].tobytes(), dtype="<i8").reshape(-1, 5)
-        self._names_at = pixels + table
+        self._pixels, self._names_at = pixels, pixels + table
         heights, widths, rainy, clean, _ = self._table.T
         ends = np.maximum(rainy, clean) + heights * widths * 3
         self._shortest_side = self._table[:, :2].min()
@@ -185,20 +185,39 @@ class Pack:
         Raises:
             ValueError: a position outside its picture.
         """
+        places = self._places(positions, patch)
+        rainy, clean = np.empty((2, len(places), patch, patch, 3), dtype=np.uint8)
+        for number, (top, left, height, width, rainy_at, clean_at, mirrored) in enumerate(places.tolist()):
+            stored_left = width - patch - left if mirrored else left
+            crop = (slice(top, top + patch), slice(stored_left, stored_left + patch))
+            _copy(self._picture(rainy_at, height, width)[crop], rainy[number], mirrored)
+            _copy(self._picture(clean_at, height, width)[crop], clean[number], mirrored)
+        return rainy, clean
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """All pictures' pixels in one row, uint8 (M, 3), RGB; they stay on disk."""
+        return self._bytes[: self._pixels].reshape(-1, 3)
+
+    def spans(self, positions: np.ndarray, patch: int) -> np.ndarray:
+        """Where in `pixels` the patches of `crops` lie, int64 array (N, 4).
+
+        The number of the rainy patch's first pixel and of the clean one's, and how far on the next row and the next
+        column are; columns go backwards in mirrored pairs.
+        """
+        top, left, _, width, rainy_at, clean_at, mirrored = self._places(positions, patch).T
+        first = top * width + np.where(mirrored, width - 1 - left, left)
+        return np.column_stack((rainy_at // 3 + first, clean_at // 3 + first, width, np.where(mirrored, -1, 1)))
+
+    def _places(self, positions: np.ndarray, patch: int) -> np.ndarray:
+        """Top, left, and the pair's row of the table, for each position; int64 (N, 7)."""
         positions = np.asarray(positions, dtype=np.int64).reshape(-1, 3)
         pair, corner = positions[:, 0], positions[:, 1:]
         if pair.size and not 0 <= pair.min() <= pair.max() < len(self):
             raise ValueError(f"positions name pairs outside 0..{len(self) - 1}")
         if (corner < 0).any() or (corner + patch > self._table[pair, :2]).any():
             raise ValueError(f"positions of {patch}x{patch} patches reach out of their pictures")
-        rainy, clean = np.empty((2, len(positions), patch, patch, 3), dtype=np.uint8)
-        places = np.column_stack((corner, self._table[pair])).tolist()
-        for number, (top, left, height, width, rainy_at, clean_at, mirrored) in enumerate(places):
-            stored_left = width - patch - left if mirrored else left
-            crop = (slice(top, top + patch), slice(stored_left, stored_left + patch))
-            _copy(self._picture(rainy_at, height, width)[crop], rainy[number], mirrored)
-            _copy(self._picture(clean_at, height, width)[crop], clean[number], mirrored)
-        return rainy, clean
+        return np.column_stack((corner, self._table[pair]))
 
 
 def _copy(source: np.ndarray, target: np.ndarray, mirrored: int) -> None:

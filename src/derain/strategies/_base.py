@@ -85,7 +85,9 @@ class Strategy:
     def extra_losses(self, batch: Batch, restored: Restored) -> Mapping[str, Tensor]:
         """Weighted loss terms by name, each a mean over the batch's samples, added to the supervised loss.
 
-        `batch` may be a part of a step's batch: asked for each part, and the answers add up by the parts' shares.
+        `batch` may be a part of a step's batch: asked for each part, and the answers add up by the parts' shares. On a
+        GPU the operations of some first answers are repeated in all later steps: an answer must be a function of the
+        batch and of tensors that are changed in place only, and may not ask for a number's value (`.item()`).
         """
         return {}
 

@@ -53,8 +53,8 @@ class Strategy(_base.Masked):
     def extra_losses(self, batch: Batch, restored: Restored) -> Mapping[str, Tensor]:
         if self.params.lambda_kd == 0:
             return {}
-        with torch.no_grad(), self.hardware.autocast():
-            remembered = self.teacher(batch.rainy).derained
+        with torch.no_grad():
+            remembered = self.hardware.forward(self.teacher, batch.rainy).derained
         return {"distillation": self.params.lambda_kd * negative_ssim(restored.derained, remembered)}  # Eq. 7
 
     def consolidate(self, done: Done) -> Kept:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from derain.training import pixels
 from derain.types import Batch
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ class Crops:
 
     def at(self, step: int) -> Batch:
         """The batch of a step."""
-        rainy, clean = (torch.from_numpy(side) for side in self.pack.crops(self._places(step), self.patch))
-        return Batch(to_tensor(rainy.to(self.device)), to_tensor(clean.to(self.device)))
+        rainy, clean = pixels.crops(self.pack, self._places(step), self.patch, self.device)
+        return Batch(to_tensor(rainy), to_tensor(clean))
 
     def names(self, step: int) -> list[str]:
         """The names of the pairs in a batch, for messages."""
@@ -71,4 +72,5 @@ def for_importance(
 
 def to_tensor(crops: torch.Tensor) -> torch.Tensor:
     """uint8 (N, H, W, 3) to float32 (N, 3, H, W) in [0, 1]; the memory stays channels-last."""
-    return crops.permute(0, 3, 1, 2).float().div_(255)
+    # By a tensor: a GPU divides by a number by multiplying with its reciprocal, whose last bits are others.
+    return crops.permute(0, 3, 1, 2).float().div_(torch.full((), 255.0, device=crops.device))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +12,11 @@ from derain import distributed
 from derain.console import say, track
 from derain.hardware import Hardware
 from derain.states import NOT_KEPT, State
+from derain.training import samples_at_once
 from derain.training.crops import Crops
 from derain.training.losses import negative_ssim
 from derain.training.progress import from_bytes, to_bytes
+from derain.training.samples_at_once import Scalar, Size, Sizes
 from derain.types import Batch, NumericError
 
 
@@ -67,13 +70,16 @@ def _mean_over_batches(
     crops: Crops,
     hardware: Hardware,
     state: State,
-    of: Callable[[Tensor, Batch], Tensor],
-    size: Callable[[Tensor], Tensor],
+    of: Scalar,
+    size: Size,
 ) -> Mapping[str, Tensor]:
     """The mean over the batches of the `size` of the gradient of a scalar `of` what the network makes of a batch."""
-    weights = dict(network.named_parameters())
-    total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
-    count = 0
+    total = {name: torch.zeros_like(weight) for name, weight in network.named_parameters()}
+    gradients, count = len(crops), 0
+    sizes: Sizes = samples_at_once.of_whole_batches(network, hardware, of, size)
+    if crops.batch == 1 and hardware.is_gpu:
+        crops = replace(crops, batch=samples_at_once.AT_ONCE)
+        sizes = samples_at_once.OfEachSample(network, hardware, of, size)
     before = state.load()
     if before is not None:
         kept = from_bytes(before)
@@ -86,18 +92,15 @@ def _mean_over_batches(
     for first in track(range(count, len(crops), distributed.size()), "importance"):
         # One batch for each process; one that finds none left takes the last again, which is not counted.
         batch = crops.at(min(first + distributed.rank(), len(crops) - 1))
-        with hardware.autocast():
-            derained = network(batch.rainy).derained
-        own = torch.autograd.grad(of(derained, batch), list(weights.values()))
         # Added one by one in the order of the batches: the sum has the same bits for any number of processes.
-        for gradients in distributed.gather(own)[: len(crops) - first]:
-            if not nn.utils.get_total_norm(gradients).isfinite():
+        for of_batch in distributed.gather(sizes(batch))[: len(crops) - first]:
+            if not nn.utils.get_total_norm(of_batch).isfinite():
                 raise NumericError(
                     f"importance: a gradient is not finite in the batch {', '.join(sorted(set(crops.names(count))))}; "
                     "the model is unusable. Train it with a smaller train.lr."
                 )
-            for name, gradient in zip(weights, gradients, strict=True):
-                total[name] += size(gradient)
+            for name, part in zip(total, of_batch, strict=True):
+                total[name] += part
             count += 1
         state.step_done(content)
-    return {name: value / count for name, value in total.items()}
+    return {name: value / gradients for name, value in total.items()}

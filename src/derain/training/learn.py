@@ -14,7 +14,7 @@ from derain import distributed
 from derain.console import track
 from derain.hardware import Hardware
 from derain.states import State
-from derain.training import crops
+from derain.training import crops, cuda_graphs
 from derain.training.losses import negative_ssim
 from derain.training.micro_batches import MicroBatches
 from derain.training.progress import History, Progress
@@ -47,11 +47,11 @@ def learn(
     """
     network.train()
     strategy.before_task(network)
-    optimizer = torch.optim.Adam(network.parameters(), lr=train.lr)
+    optimizer = torch.optim.Adam(network.parameters(), lr=train.lr, fused=hardware.is_gpu)
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, train.milestones, train.gamma)
     trace = Trace(network)
     progress = Progress(network, optimizer, schedule, trace, state)
-    micro_batches = MicroBatches(train.micro_batch)
+    micro_batches = cuda_graphs.micro_batches(train.micro_batch, network, hardware)
     for epoch in track(range(len(progress.history), train.epochs), f"{task.name}: learning {task.dataset}, epoch"):
         batches = crops.of_epoch(pack, train, seed, task.position, epoch, hardware.device)
         for batch in batches.after(progress.step):
@@ -84,15 +84,15 @@ def training_step(
     losses = dict(distributed.add_up(network, losses))
     trace.before_step(network)
     losses |= _add_penalties(network, strategy)
-    values = {name: loss.item() for name, loss in losses.items()}
-    if all(map(math.isfinite, values.values())):
-        norm = nn.utils.get_total_norm([weight.grad for weight in network.parameters() if weight.grad is not None])
-        if not norm.isfinite():
-            return values | {"gradient": norm.item()}
-        strategy.before_step(network)
-        optimizer.step()
-        trace.after_step(network)
-    return values
+    norm = nn.utils.get_total_norm([weight.grad for weight in network.parameters() if weight.grad is not None])
+    # All at once: each question to a GPU waits for what it is at.
+    *values, gradient = torch.stack((*losses.values(), norm)).tolist()
+    if not all(map(math.isfinite, (*values, gradient))):
+        return dict(zip(losses, values, strict=True)) | {"gradient": gradient}
+    strategy.before_step(network)
+    optimizer.step()
+    trace.after_step(network)
+    return dict(zip(losses, values, strict=True))
 
 
 def _backward(
@@ -102,8 +102,7 @@ def _backward(
     network.zero_grad(set_to_none=True)
     sums: dict[str, Tensor] = {}
     for batch in parts:
-        with hardware.autocast():
-            restored = network(batch.rainy)
+        restored = hardware.forward(network, batch.rainy)
         losses = {"supervised": negative_ssim(restored.derained, batch.clean)}
         losses |= strategy.extra_losses(batch, restored)
         losses = {name: batch.share * loss for name, loss in losses.items()}

@@ -29,7 +29,7 @@ class MicroBatches:
         size = self.size or len(batch.rainy)
         while True:
             try:
-                result = work(_parts(batch, size))
+                result = work(parts_of(batch, size))
             except (MemoryError, RuntimeError) as error:
                 if not ran_out_of_memory(error):
                     raise
@@ -45,7 +45,8 @@ class MicroBatches:
         return result
 
 
-def _parts(batch: Batch, size: int) -> Iterator[Batch]:
+def parts_of(batch: Batch, size: int) -> Iterator[Batch]:
+    """A batch in parts of at most `size` samples, each with its share of the step's batch."""
     for rainy, clean in zip(torch.split(batch.rainy, size), torch.split(batch.clean, size), strict=True):
         yield Batch(rainy, clean, batch.share * (len(rainy) / len(batch.rainy)))
 

@@ -65,6 +65,8 @@ def learn_task(
     if before is not None:
         network.load_state_dict(dict(before))
     network.to(hardware.device)
+    epoch = crops.of_epoch(pack, params.train, params.seed, task.position, 0, hardware.device)
+    hardware = hardware.for_steps(params.train.epochs * len(epoch))
     earlier = mask or masks.nothing_consolidated(network)
     # All strategies of the paper train the first task alike (Fig. 3a), so that it is trained once for all of them.
     first = _base.Strategy(_base.Params(), earlier, hardware, {})

@@ -31,8 +31,11 @@ class Trace:
     def after_step(self, network: nn.Module) -> None:
         """Called after the optimizer's step."""
         weights = dict(network.named_parameters())
-        for name, gradient in self._gradients.items():
-            self._path_integral[name] -= gradient * (weights[name].detach() - self._weights[name])
+        # Lists at once: tensor by tensor, a GPU waits for the next one to be asked for.
+        names = list(self._gradients)
+        moved = torch._foreach_sub([weights[name].detach() for name in names], [self._weights[name] for name in names])
+        torch._foreach_mul_(moved, [self._gradients[name] for name in names])
+        torch._foreach_sub_([self._path_integral[name] for name in names], moved)
 
     def tensors(self, network: nn.Module) -> dict[str, Tensor]:
         """By weight, a float32 tensor (2, *its shape): the sum of -g dtheta, and the way from start to end."""

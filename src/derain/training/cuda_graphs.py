@@ -1,0 +1,124 @@
+"""On a GPU, a step's forward and backward pass as a CUDA graph: one launch in place of those of all its kernels.
+
+At batch 18 the kernels are so short that starting them one by one takes longer than they do.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Generic, TypeVar
+
+import torch
+from torch import nn
+
+from derain import distributed
+from derain.console import in_one_line, warn
+from derain.hardware import Hardware
+from derain.training.micro_batches import MicroBatches, parts_of
+from derain.types import Batch, DerainError
+
+WARM_UP = 3
+"""Steps of a shape that run as they are before they are captured: libraries and compilers set themselves up in them."""
+
+T = TypeVar("T")
+
+
+def micro_batches(size: int | None, network: nn.Module, hardware: Hardware) -> MicroBatches:
+    """How a task's batches go through the network: captured on a GPU, step by step elsewhere."""
+    if hardware.is_gpu:
+        return CapturedBatches(size, network, hardware.device)
+    return MicroBatches(size)
+
+
+class CapturedBatches(MicroBatches):
+    """Micro-batches whose work is captured once for each shape of a batch, and replayed from then on.
+
+    The work must be the same for all batches of a shape: a function of the batch and of tensors that are changed in
+    place only (weights), which leaves its gradients in `network` and never waits for the GPU. Where it cannot be
+    captured, or a compiled network fails, a warning says so once and all goes on as on the CPU.
+    """
+
+    def __init__(self, size: int | None, network: nn.Module, device: torch.device) -> None:
+        super().__init__(size)
+        self._network, self._device = network, device
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._done: Counter[tuple[object, ...]] = Counter()
+        self._graphs: dict[tuple[object, ...], _Graph] = {}
+        self._plain = False
+
+    def within_memory(self, batch: Batch, work: Callable[[Iterator[Batch]], T]) -> T:
+        if not self._plain:
+            try:
+                with torch.cuda.device(self._device):
+                    return self._captured(batch, work)
+            except DerainError:
+                raise
+            except Exception as error:
+                self._give_up(error)
+        # Outside of the handler, whose error holds what the failed attempt has allocated.
+        return super().within_memory(batch, work)
+
+    def _captured(self, batch: Batch, work: Callable[[Iterator[Batch]], T]) -> T:
+        if distributed.size() > 1:  # NCCL's own threads may disturb a capture
+            return super().within_memory(batch, work)
+        shape = (batch.rainy.shape, batch.clean.shape, batch.share)
+        if shape not in self._graphs:
+            if self._done[shape] < WARM_UP:
+                self._done[shape] += 1
+                with _beside(self._stream):
+                    return super().within_memory(batch, work)
+            self._graphs[shape] = _Graph(self._network, batch, self.size, work, self._stream)
+        graph: _Graph[T] = self._graphs[shape]
+        return graph.replay(batch)
+
+    def _give_up(self, error: Exception) -> None:
+        self._plain = True
+        self._graphs.clear()
+        torch.compiler.set_stance("force_eager")
+        warn(f"steps are neither compiled nor captured, and take longer ({in_one_line(error)})")
+
+
+class _Graph(Generic[T]):
+    """The kernels of a batch's work, with the tensors that they read and write."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        batch: Batch,
+        size: int | None,
+        work: Callable[[Iterator[Batch]], T],
+        stream: torch.cuda.Stream,
+    ) -> None:
+        self._batch = Batch(batch.rainy.clone(), batch.clean.clone(), batch.share)
+        self._graph = torch.cuda.CUDAGraph()
+        # A capture that fails may leave its stream the current one; this puts back what was.
+        with torch.cuda.stream(stream), torch.cuda.graph(self._graph, stream=stream):
+            self._result = work(parts_of(self._batch, size or len(batch.rainy)))
+        self._weights = list(network.parameters())
+        self._gradients = [weight.grad for weight in self._weights]
+
+    def replay(self, batch: Batch) -> T:
+        """The work on another batch of the same shape; what it returns is overwritten by the next replay."""
+        self._batch.rainy.copy_(batch.rainy)
+        self._batch.clean.copy_(batch.clean)
+        self._graph.replay()
+        # Steps of another shape have put gradients of their own in the place of these.
+        for weight, gradient in zip(self._weights, self._gradients, strict=True):
+            weight.grad = gradient
+        return self._result
+
+
+@contextmanager
+def _beside(stream: torch.cuda.Stream) -> Iterator[None]:
+    """Within it, work goes to a stream of its own, after what was asked for before and before what follows.
+
+    What is to be captured must have run on the stream of the capture, where autograd keeps to it.
+    """
+    stream.wait_stream(torch.cuda.current_stream())
+    try:
+        with torch.cuda.stream(stream):
+            yield
+    finally:
+        torch.cuda.current_stream().wait_stream(stream)
