@@ -179,6 +179,27 @@ def test_a_capture_that_fails_is_told_once_and_changes_nothing(
     assert all(map(torch.equal, network.parameters(), other.parameters()))
 
 
+@pytest.mark.parametrize("micro_batch", [None, 2])
+def test_a_replay_that_is_not_the_step_is_told_and_never_used(
+    tiny_params: Params,
+    packs: dict[str, Pack],
+    hardware: Hardware,
+    imitated: list[Recording],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    micro_batch: int | None,
+) -> None:
+    monkeypatch.setattr(Recording, "replay", lambda recording: None)
+    network, history, _ = learned(tiny_params, packs["medium"], hardware, micro_batch)
+    told = capsys.readouterr().err
+    assert told.count("warning") == 1
+    assert "a replayed step has another gradient" in told
+    with plain():
+        other, other_history, _ = learned(tiny_params, packs["medium"], hardware, micro_batch)
+    assert history == other_history
+    assert all(map(torch.equal, network.parameters(), other.parameters()))
+
+
 class Poisoning(State):
     """Makes a network's weights no numbers once both shapes of batches are captured."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -116,8 +117,8 @@ class _Signals:
         if computes:
             kept = [file.stat().st_mtime for file in self._project.cache.glob("states/*/state")]
             self.counts["while it computed"] += 1
-            # Whatever has done its last step keeps no further state.
-            if max(kept, default=0) < sent - _INTERVAL:
+            # Whatever has done its last step keeps no further state; then it says "epoch: 5/5".
+            if max(kept, default=0) < sent - _INTERVAL and not re.search(r": (\d+)/\1$", said, re.MULTILINE):
                 self.faults.append(f"{case}: no state was kept: {said[-500:]}")
 
     def note(self, said: str) -> None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from derain import distributed
 from derain.console import in_one_line, warn
@@ -21,6 +21,9 @@ from derain.types import Batch, DerainError
 
 WARM_UP = 3
 """Steps of a shape that run as they are before they are captured: libraries and compilers set themselves up in them."""
+
+_TOLERANCE = 1e-3
+"""Of the gradient's norm: far above rounding, far below a gradient of something else."""
 
 T = TypeVar("T")
 
@@ -70,8 +73,22 @@ class CapturedBatches(MicroBatches):
                 with _beside(self._stream):
                     return super().within_memory(batch, work)
             self._graphs[shape] = _Graph(self._network, batch, self.size, work, self._stream)
+            self._compare(self._graphs[shape], batch, work)
         graph: _Graph[T] = self._graphs[shape]
         return graph.replay(batch)
+
+    def _compare(self, graph: _Graph[T], batch: Batch, work: Callable[[Iterator[Batch]], T]) -> None:
+        """Refuses a graph that does not repeat the work: no training may go on with another gradient in silence."""
+        with _beside(self._stream):
+            super().within_memory(batch, work)
+        expected = [weight.grad for weight in self._network.parameters() if weight.grad is not None]
+        expected = [gradient.clone() for gradient in expected]
+        graph.replay(batch)
+        found = [weight.grad for weight in self._network.parameters() if weight.grad is not None]
+        bound = _TOLERANCE * nn.utils.get_total_norm(expected)
+        difference = nn.utils.get_total_norm([one - other for one, other in zip(found, expected, strict=True)])
+        if difference > bound:  # false where a gradient is not finite, which the step itself tells
+            raise RuntimeError(f"a replayed step has another gradient: {difference:.1e} apart, of {bound:.1e} allowed")
 
     def _give_up(self, error: Exception) -> None:
         self._plain = True
@@ -91,7 +108,8 @@ class _Graph(Generic[T]):
         work: Callable[[Iterator[Batch]], T],
         stream: torch.cuda.Stream,
     ) -> None:
-        self._batch = Batch(batch.rainy.clone(), batch.clean.clone(), batch.share)
+        # Another batch of the same shape, so that a comparison on this one sees whatever was taken for constant.
+        self._batch = Batch(_mirrored(batch.rainy), _mirrored(batch.clean), batch.share)
         self._graph = torch.cuda.CUDAGraph()
         # A capture that fails may leave its stream the current one; this puts back what was.
         with torch.cuda.stream(stream), torch.cuda.graph(self._graph, stream=stream):
@@ -108,6 +126,10 @@ class _Graph(Generic[T]):
         for weight, gradient in zip(self._weights, self._gradients, strict=True):
             weight.grad = gradient
         return self._result
+
+
+def _mirrored(pictures: Tensor) -> Tensor:
+    return torch.empty_like(pictures).copy_(pictures.flip(3))
 
 
 @contextmanager
