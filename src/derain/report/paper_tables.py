@@ -10,7 +10,7 @@ from statistics import fmean
 from derain.params import Benchmark, Params
 from derain.report import comparison, paper, variants
 from derain.report.comparison import Recorded, RecordedRun, Row, Spread, spread
-from derain.report.summary import Both
+from derain.report.summary import Both, ByTest
 from derain.report.variants import Content
 from derain.report.wording import NOTHING, level, number
 
@@ -104,16 +104,18 @@ _TITLES = {
 
 def _after_each_task(params: Params, runs: Sequence[RecordedRun]) -> Table:
     unseen = [test for test, role in params.tests.items() if role == "unseen"]
+    columns = [(label, its, test) for label, its in _by_label(runs).items() for test in unseen]
     nothing = runs[0].summary.input
-    rows = [("do nothing", [_pair(spread([nothing.psnr[test]]), spread([nothing.ssim[test]])) for test in unseen])]
+    rows = [("do nothing", [_pair(*_spreads([nothing], test)) for _, _, test in columns])]
     for after in runs[0].after:
-        levels = [run.after[after] for run in runs]
-        cells = [
-            _pair(spread([level.psnr[test] for level in levels]), spread([level.ssim[test] for level in levels]))
-            for test in unseen
-        ]
+        cells = [_pair(*_spreads([run.after[after] for run in its], test)) for _, its, test in columns]
         rows.append((f"after {after.partition(': ')[2]}", cells))
-    return Table("Table 4, ours: unseen rain after each task of NR", unseen, rows, [_note(params, runs)])
+    names = [f"{test}, {label}" for label, _, test in columns]
+    return Table("Table 4, ours: unseen rain after each task", names, rows, [_note(params, runs)])
+
+
+def _spreads(levels: Sequence[ByTest], test: str) -> tuple[Spread, Spread]:
+    return spread([level.psnr[test] for level in levels]), spread([level.ssim[test] for level in levels])
 
 
 def _theirs(place: int, printed: paper.Table) -> Table:
@@ -184,9 +186,7 @@ def _order(run: RecordedRun) -> str:
 
 
 def _table(params: Params, title: str, columns: Sequence[Column], runs: Sequence[RecordedRun]) -> Table:
-    labels: dict[str, list[RecordedRun]] = {}
-    for run in runs:
-        labels.setdefault(run.label, []).append(run)
+    labels = _by_label(runs)
     rows = [comparison.row("do nothing", "nothing", [runs[0].summary.input])]
     rows += [comparison.row(label, "recorded", [run.summary for run in its]) for label, its in labels.items()]
     return Table(
@@ -195,6 +195,10 @@ def _table(params: Params, title: str, columns: Sequence[Column], runs: Sequence
         [(row.label, [cell(row) for _, cell in columns]) for row in rows],
         [_note(params, runs)],
     )
+
+
+def _by_label(runs: Sequence[RecordedRun]) -> dict[str, list[RecordedRun]]:
+    return Recorded(runs=list(runs)).by_label
 
 
 def _note(params: Params, runs: Sequence[RecordedRun]) -> str:

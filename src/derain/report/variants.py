@@ -75,7 +75,7 @@ def groups(base: Content) -> dict[str, list[Variant]]:
         "table1": [strategies["si"], mix, strategies["nr"]],
         "table2": [*alone, strategies["nr"]],
         "table3": [strategies[name] for name in ("si", "nr-without-sc", "nr-without-kd", "nr")],
-        "table4": [strategies["nr"]],
+        "table4": [strategies["nr"], strategies["si"]],
         "table5": [orders[key] for key in orders if key[1] == OTHER_ORDER],
         "strategies": [*strategies.values(), mix],
         "orders": list(orders.values()),
