@@ -4,7 +4,7 @@ from pathlib import Path
 
 from derain import params, paths
 from derain.console import run, say
-from derain.report import comparison, page, results, summary
+from derain.report import comparison, page, results, studies, summary
 
 
 def main() -> None:
@@ -13,9 +13,12 @@ def main() -> None:
     recorded = comparison.read_recorded(paths.RECORDED)
     summed_up = summary.summarize(settings, found.scores, found.masks_facts, found.stored_bytes)
     forgetting = summary.forgetting_csv(settings, found.scores)
-    html = page.build(settings, params.content(), summed_up, found, recorded)
+    base = params.content()
+    studied = studies.table(base, recorded if recorded.fits(settings) else comparison.Recorded())
+    html = page.build(settings, base, summed_up, found, recorded)
     # All of it is made before any of it is written.
     paths.write_atomically(paths.FORGETTING, forgetting)
+    paths.write_atomically(paths.STUDIES, studied)
     paths.write_atomically(paths.REPORT, html.encode())
     paths.write_json(paths.SUMMARY, summed_up.as_json())
     say(f"wrote {paths.SUMMARY} and {paths.REPORT}; `derain results` prints the table")

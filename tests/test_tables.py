@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import multiprocessing
 import re
@@ -229,6 +230,14 @@ def test_the_studies_pictures_hold_the_means() -> None:
     learned = ", ".join(f"{level:.2f}" for level in range(21, 29))
     assert any(label.startswith(f"PSNR on the set just learned (dB) rank all; SI grey: {learned}") for label in labels)
     assert studies.section(BASE, Recorded(profile=profile(SETTINGS), runs=[made("nr", 0, 26.0)])) is None
+
+
+def test_the_studies_csv_has_a_row_a_run_and_study() -> None:
+    runs = [made("nr", 0, 26.0), made("nr", 1, 27.0), made("mix", 0, 30.0)]
+    rows = list(csv.DictReader(studies.table(BASE, Recorded(runs=runs)).decode().splitlines()))
+    assert {row["study"] for row in rows if row["run"] == "Mix"} == {"table1", "strategies"}
+    assert [row["psnr"] for row in rows if (row["study"], row["run"]) == ("table4", "NR")] == ["26.0", "27.0"]
+    assert {row["forgetting"] for row in rows if row["run"] == "Mix"} == {""}
 
 
 def test_the_orders_picture_is_sorted() -> None:

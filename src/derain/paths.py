@@ -23,6 +23,7 @@ SUMMARY = Path("metrics/summary.json")
 RECORDED = Path("metrics/recorded.json")
 REPORT = Path("report/index.html")
 FORGETTING = Path("plots/forgetting.csv")
+STUDIES = Path("plots/studies.csv")
 
 _MAKE_SPACE = "Make space and run it again."
 

@@ -1,7 +1,9 @@
-"""The studies' pictures: what a value, a width, a longer stream or another order changes."""
+"""The studies: what a strategy, a value, a width, a longer stream or another order changes; pictures and a CSV."""
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import fmean
@@ -44,6 +46,18 @@ def section(base: Content, recorded: Recorded) -> Markup | None:
         charts.legend(("main", "NR"), ("other", "the other one that the panel names")),
         element("div", *panels, class_="panels"),
     )
+
+
+def table(base: Content, recorded: Recorded) -> bytes:
+    """plots/studies.csv: a row a recorded run of each study it is in."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["study", "run", "seed", "psnr", "forgetting", "unseen"])
+    for study, group in variants.groups(base).items():
+        for run in recorded.of(variant.name for variant in group).runs:
+            found = (run.summary.average, run.summary.forgetting, run.summary.unseen)
+            rows.writerow([study, run.label, run.seed, *("" if level is None else level.psnr for level in found)])
+    return text.getvalue().encode()
 
 
 def _values(base: Content, runs: Runs) -> Iterator[Markup]:
