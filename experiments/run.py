@@ -28,17 +28,20 @@ def main() -> int:
     chosen = arguments()
     base = params.content()
     params.check()
-    there = {(run.name, run.seed) for run in experiments.of_this_clone(Path(), base).runs}
+    for line in experiments.of_this_clone(Path(), base).left_out:
+        console.warn(line)
     for seed in chosen.seeds:
         for variant in named(base, chosen.names):
             name = f"{variant.name}-seed{seed}"
-            if (variant.name, seed) in there:
+            # Looked at anew each time: several of these commands may be at work.
+            if experiments.of_this_clone(Path(), base).has(variant.name, seed):
                 console.say(f"{name}: done before")
                 continue
-            command = line(base, variant, seed, chosen.queue)
+            command = command_of(base, variant, seed, chosen.queue)
+            if not chosen.print:
+                make_way(name)
             console.say(f"$ {shlex.join(command)}")
-            code = 0 if chosen.print else start(name, command)
-            if code:
+            if not chosen.print and (code := subprocess.run(command, check=False).returncode):  # noqa: S603
                 console.warn(f"{name} failed; the same command goes on with it.")
                 return code
     return 0
@@ -59,18 +62,19 @@ def named(base: Content, names: list[str]) -> list[Variant]:
     return list(found.values())
 
 
-def line(base: Content, variant: Variant, seed: int, queue: bool) -> list[str]:
+def command_of(base: Content, variant: Variant, seed: int, queue: bool) -> list[str]:
     """The `dvc exp run` of a variant with a seed."""
     name, how = f"{variant.name}-seed{seed}", "--queue" if queue else "--temp"
     changes = [word for change in variants.overrides(base, variant.seeded(seed)) for word in ("-S", change)]
     return ["dvc", "exp", "run", how, "--name", name, *changes]
 
 
-def start(name: str, command: list[str]) -> int:
-    # One of that name with other parameters would be in the way.
-    remove = ["dvc", "exp", "remove", "--quiet", name]
-    subprocess.run(remove, stderr=subprocess.DEVNULL, check=False)  # noqa: S603
-    return subprocess.run(command, check=False).returncode  # noqa: S603
+def make_way(name: str) -> None:
+    """Renames an experiment of that name that starts from the same commit, with other parameters or code."""
+    if commit := experiments.named(Path(), name):
+        rename = ["dvc", "exp", "rename", name, f"{name}-{commit[:7]}"]
+        console.say(f"$ {shlex.join(rename)}")
+        subprocess.run(rename, check=True)  # noqa: S603
 
 
 def arguments() -> argparse.Namespace:

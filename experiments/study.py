@@ -29,7 +29,7 @@ from derain.evaluation.quality import RowScores
 from derain.hardware import Hardware, choose
 from derain.params import Params
 from derain.report import comparison, experiments, variants
-from derain.report.summary import ByTest, Summary, after_of_csv, forgetting_csv, summarize
+from derain.report.summary import ByTest, Summary, after_of_csv, forgetting_csv, machine_of, summarize
 from derain.strategies._base import Memory
 from derain.training.masks import Mask
 from derain.training.stream import Learned, consolidate_task, learn_task
@@ -74,7 +74,7 @@ class Seed:
                     self.pack(settings, test, "test"), {task.name: learned.network.eval()}, exact, shown=0
                 )
                 scores[test] |= column
-        found = summarize(settings, scores, facts, stored)
+        found = summarize(settings, scores, facts, stored, machine_of(self.hardware.describe()))
         return Run(found, after_of_csv(forgetting_csv(settings, scores).decode()))
 
     def learn(
@@ -113,7 +113,7 @@ def main() -> None:
             runs = Seed(hardware, Path(folder))
             for variant in named(base, chosen.names):
                 asked = params.of(variant.seeded(seed))
-                if chosen.record.exists() and comparison.read_recorded(chosen.record).has(variant.name, asked):
+                if recorded(chosen.record, settings, base).has(variant.name, seed):
                     continue
                 console.say(f"{variant.label}, seed {seed}")
                 found = runs.run(asked)
@@ -124,13 +124,19 @@ def main() -> None:
                     settings=asked.sections.get(asked.strategy, {}),
                     changes=list(variants.overrides(base, variant.content)),
                     seed=seed,
-                    machine=experiments.machine(asked),
+                    commit=experiments.head(Path(__file__).parent),
                     date=date.today().isoformat(),
                     summary=found.summary,
                     after=found.after,
                 )
                 comparison.record(chosen.record, settings, [made])
     console.say(f"{chosen.record} holds all of them")
+
+
+def recorded(path: Path, settings: Params, base: variants.Content) -> comparison.Recorded:
+    """What is recorded of these parameters."""
+    there = comparison.read_recorded(path) if path.exists() else comparison.Recorded()
+    return comparison.of_today(settings, base, there)
 
 
 def arguments() -> argparse.Namespace:

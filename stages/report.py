@@ -11,10 +11,10 @@ def main() -> None:
     settings = params.load()
     found = results.read(settings, Path())
     recorded = comparison.read_recorded(paths.RECORDED)
-    summed_up = summary.summarize(settings, found.scores, found.masks_facts, found.stored_bytes)
+    summed_up = summary.summarize(settings, found.scores, found.masks_facts, found.stored_bytes, found.machine)
     forgetting = summary.forgetting_csv(settings, found.scores)
     base = params.content()
-    studied = studies.table(base, recorded if recorded.fits(settings) else comparison.Recorded())
+    studied = studies.table(base, comparison.of_today(settings, base, recorded))
     html = page.build(settings, base, summed_up, found, recorded)
     # All of it is made before any of it is written.
     paths.write_atomically(paths.FORGETTING, forgetting)

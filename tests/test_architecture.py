@@ -38,7 +38,7 @@ ALLOWED = {
     "strategies": {"training", "hardware", "states"},
     "inference": {"hardware"},
     "evaluation": {"data", "distributed", "hardware", "inference"},
-    "report": {"evaluation", "artifacts", "hardware"},
+    "report": {"evaluation", "artifacts"},
     "restore": {"artifacts", "hardware", "data", "evaluation", "inference"},
     "demo": {"artifacts", "data", "report", "restore"},
     "commands": {"verify", "artifacts", "hardware", "restore", "report", "evaluation", "data", "demo"},

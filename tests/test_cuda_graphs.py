@@ -244,8 +244,8 @@ def test_only_long_trainings_on_a_gpu_are_compiled(monkeypatch: pytest.MonkeyPat
     assert not where.for_steps(COMPILED_FROM - 1).compiled
 
 
-def one_step(params: Params, where: Hardware, micro_batches: MicroBatches | None = None) -> tuple[nn.Module, Any]:
-    """A step of NR away from its teacher, by SGD, which shows the gradient itself."""
+def one_step(params: Params, where: Hardware, captured: bool = False, times: int = 1) -> tuple[nn.Module, Any]:
+    """A step of NR away from its teacher, or several on the same batch, by SGD, which shows the gradient itself."""
     network = network_of(params).to(where.device)
     strategy = nr.Strategy(params.section("strategies"), masks.nothing_consolidated(network), where, {})
     strategy.before_task(network)
@@ -254,7 +254,10 @@ def one_step(params: Params, where: Hardware, micro_batches: MicroBatches | None
             weight += 0.01
     batch = Batch(*(side.to(where.device) for side in random_batch(0)))
     optimizer = torch.optim.SGD(network.parameters(), lr=1)
-    losses = training_step(network, batch, strategy, optimizer, where, micro_batches or MicroBatches(), Trace(network))
+    parts = CapturedBatches(None, network, where.device) if captured else MicroBatches()
+    trace = Trace(network)
+    for _ in range(times):
+        losses = training_step(network, batch, strategy, optimizer, where, parts, trace)
     return network, losses
 
 
@@ -300,8 +303,7 @@ def test_a_compiler_that_fails_is_told_once_and_changes_nothing(
     monkeypatch.setattr(hardware_module, "_compiled", lambda: failing)
     where = Hardware(torch.device("cpu"), "fp32")
     expected, losses = one_step(tiny_params, where)
-    batches = CapturedBatches(None, network_of(tiny_params), where.device)
-    found, other_losses = one_step(tiny_params, Hardware(where.device, "fp32", compiled=True), batches)
+    found, other_losses = one_step(tiny_params, Hardware(where.device, "fp32", compiled=True), captured=True)
     assert capsys.readouterr().err.count("warning: steps are neither compiled nor captured") == 1
     assert losses == other_losses
     assert all(map(torch.equal, expected.parameters(), found.parameters()))
@@ -324,19 +326,24 @@ def test_a_gpu_replays_what_it_computes(
 @NO_GPU
 @pytest.mark.parametrize(("precision", "largest"), [("fp32", 1e-3), ("bf16", 0.05)])
 def test_a_gpu_compiles_and_captures_the_step(
-    tiny_params: Params, precision: str, largest: float, capsys: pytest.CaptureFixture[str]
+    tiny_params: Params,
+    precision: str,
+    largest: float,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     where = choose("cuda", precision)
-    plain, losses = one_step(tiny_params, where)
+    replays = mock.Mock(side_effect=cuda_graphs._Graph.replay, autospec=True)
+    monkeypatch.setattr(cuda_graphs._Graph, "replay", lambda graph, batch: replays(graph, batch))
+    steps = cuda_graphs.WARM_UP + 2
+    plain, losses = one_step(tiny_params, where, times=steps)
     twice = []
     for _ in range(2):
-        hardware_module._compiled.cache_clear()
-        torch._dynamo.reset()
-        batches = cuda_graphs.micro_batches(None, network_of(tiny_params), where)
-        compiled, other_losses = one_step(tiny_params, Hardware(where.device, precision, compiled=True), batches)
+        compiled, other_losses = one_step(tiny_params, where.for_steps(COMPILED_FROM), True, steps)
         twice.append(compiled)
         assert other_losses == pytest.approx(losses, rel=largest)
     assert "warning" not in capsys.readouterr().err
+    assert replays.call_count == 2 * 3, "one to compare, two steps"
     for one, other in zip(plain.parameters(), compiled.parameters(), strict=True):
         assert (one - other).norm() <= largest * one.norm()
     assert all(map(torch.equal, twice[0].parameters(), twice[1].parameters())), "compiled anew, the same bits"

@@ -59,7 +59,8 @@ PARAMS: dict[str, Any] = {
     "si": {},
 }
 
-MADE = {"device": "cpu", "precision": "fp32", "threads": 1, "torch": "2.15.0", "libraries": {"torch": "2.15.0"}}
+MADE = {"device": "cpu", "cpu_capability": "AVX2", "precision": "fp32", "threads": 1}
+MADE |= {"torch": "2.15.0", "libraries": {"torch": "2.15.0"}}
 VOID = {"br", "img", "input", "meta", "link", "hr", "col", "source", "wbr", "base", "embed", "track", "area"}
 
 
@@ -148,9 +149,9 @@ def record(*runs: tuple[str, int, float]) -> dict[str, Any]:
     """Recorded runs of this profile: (label, seed, dB added to the run's own PSNR on `first` and to its average)."""
     settings = load()
     found = results.read(settings, Path())
-    own = summary.summarize(settings, found.scores, found.masks_facts, found.stored_bytes).as_json()
+    own = summary.summarize(settings, found.scores, found.masks_facts, found.stored_bytes, found.machine).as_json()
     recorded: dict[str, Any] = {"profile": summary.profile(settings), "runs": []}
-    made = {"strategy": "si", "settings": {}, "changes": [], "machine": "a <b>machine</b>", "date": "2021-10-11"}
+    made = {"strategy": "si", "settings": {}, "changes": [], "commit": "1234567", "date": "2021-10-11"}
     names = {"SI": "si", "NR without SC": "nr-without-sc"}
     levels = summary.after_of_csv(summary.forgetting_csv(settings, found.scores).decode())
     after = {row: level.model_dump() for row, level in levels.items()}
@@ -158,6 +159,7 @@ def record(*runs: tuple[str, int, float]) -> dict[str, Any]:
         of_run = copy.deepcopy(own)
         of_run["psnr"]["first"] += more
         of_run["average"]["psnr"] += more
+        of_run["machine"] = "a <b>machine</b>"
         its = {"name": names.get(label, "nr"), "label": label, "seed": seed}
         recorded["runs"].append({**its, **made, "summary": of_run, "after": after})
     return recorded
@@ -167,7 +169,7 @@ def built() -> str:
     """The page that the current folder gives."""
     settings = load()
     found = results.read(settings, Path())
-    summed_up = summary.summarize(settings, found.scores, found.masks_facts, found.stored_bytes)
+    summed_up = summary.summarize(settings, found.scores, found.masks_facts, found.stored_bytes, found.machine)
     return page.build(settings, content(), summed_up, found, comparison.read_recorded(paths.RECORDED))
 
 
@@ -268,7 +270,7 @@ def test_runs_of_another_profile_are_left_out_and_said_to_be(project: Path) -> N
     write_recorded(record(("SI", 0, -2.0)))
     write_params(train=PARAMS["train"] | {"batch": 2})
     text = Page(built()).text
-    assert "of another profile" in text
+    assert "of other parameters" in text
     assert "recorded on" not in text
     write_recorded({"runs": []})
     assert "profile" not in Page(built()).text
@@ -464,7 +466,7 @@ def test_another_profiles_runs_are_not_in_the_terminal_either(
     capsys.readouterr()
     text = "\n".join(shown(monkeypatch, capsys))
     assert "SI*" not in text
-    assert "another profile" in text
+    assert "of other parameters" in text
 
 
 def test_without_a_summary_show_says_what_to_run(project: Path) -> None:

@@ -84,6 +84,13 @@ def test_a_study_is_recorded_run_by_run_and_goes_on_where_it_was_interrupted(
     assert now.runs[1:] == first
     assert now.fits(params.load(profile))
 
+    monkeypatch.undo()
+    content = yaml.safe_load(profile.read_text())
+    content["nr"]["alpha_l"] = 0.004
+    profile.write_text(yaml.safe_dump(content))
+    run(monkeypatch, "nr", "--seeds", "1", *files)
+    assert [made.settings["alpha_l"] for made in comparison.read_recorded(record).of(["nr"]).runs] == [0.004]
+
 
 def test_a_run_gives_the_numbers_of_the_stream_by_itself(profile: Path, tmp_path: Path, hardware: Hardware) -> None:
     settings = params.load(profile)

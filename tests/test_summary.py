@@ -14,7 +14,7 @@ import pytest
 from derain import params as parameters
 from derain.evaluation.quality import Quality, Scores
 from derain.params import Params
-from derain.report.summary import forgetting_csv, profile, read, summarize
+from derain.report.summary import forgetting_csv, machine_of, profile, read, summarize
 from derain.types import DataError, NumericError
 
 # PSNR under matlab-y after each task; SSIM is a hundredth of it, and RGB is 1 dB (0.01) lower throughout.
@@ -74,6 +74,8 @@ def scores() -> dict[str, Scores]:
     return {test: {row: scores_of(levels[j]) for row, levels in LEVELS.items()} for j, test in enumerate(TESTS)}
 
 
+MACHINE = "cpu (AVX512), 1 thread, bf16"
+
 FACTS = {
     "task0": {"fraction_consolidated": 0.5, "fraction_free": 0.5},
     "task2": {"fraction_consolidated": 0.625, "fraction_free": 0.375},
@@ -82,7 +84,7 @@ FACTS = {
 
 
 def summed_up() -> dict[str, Any]:
-    return summarize(settings(), scores(), FACTS, 1000).as_json()
+    return summarize(settings(), scores(), FACTS, 1000, MACHINE).as_json()
 
 
 def test_levels_are_those_after_the_last_task_of_the_stream() -> None:
@@ -117,7 +119,7 @@ def test_masks_are_rounded_to_four_decimals() -> None:
 
 def test_of_one_task_there_is_no_forgetting_and_no_unseen_set_has_no_mean() -> None:
     alone = settings(stream={}, tests={"first": "learned", "second": "learned"})
-    found = summarize(alone, scores(), FACTS, 1000).as_json()
+    found = summarize(alone, scores(), FACTS, 1000, MACHINE).as_json()
     assert not {"forgetting", "backward_transfer"} & set(found), "not zero, which would look like the best"
     assert found["average"] == {"psnr": 25, "ssim": 0.25}
     assert "unseen" not in found
@@ -125,7 +127,9 @@ def test_of_one_task_there_is_no_forgetting_and_no_unseen_set_has_no_mean() -> N
 
 
 def test_a_task_whose_set_is_not_tested_has_no_place_in_the_matrix() -> None:
-    found = summarize(settings(tests={"first": "learned", "third": "learned"}), scores(), FACTS, 1000).as_json()
+    found = summarize(
+        settings(tests={"first": "learned", "third": "learned"}), scores(), FACTS, 1000, MACHINE
+    ).as_json()
     assert found["forgetting"]["psnr"] == 30 - 27
 
 
@@ -144,19 +148,18 @@ def test_a_quality_that_is_no_finite_number_is_named(bad: float) -> None:
     broken: Any = scores()
     broken["second"]["task1"]["matlab-y"]["a"] = Quality(bad, 0.5)
     with pytest.raises(NumericError, match=r"second, task1: .*\ba\b"):
-        summarize(settings(), broken, FACTS, 1000)
+        summarize(settings(), broken, FACTS, 1000, MACHINE)
 
 
 def test_a_fraction_that_is_no_number_is_named() -> None:
+    spoilt = FACTS | {"task2": {"fraction_consolidated": math.nan, "fraction_free": 0}}
     with pytest.raises(NumericError, match="task2: fraction_consolidated is nan"):
-        summarize(
-            settings(), scores(), FACTS | {"task2": {"fraction_consolidated": math.nan, "fraction_free": 0}}, 1000
-        )
+        summarize(settings(), scores(), spoilt, 1000, MACHINE)
 
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     path = tmp_path / "summary.json"
-    written = summarize(settings(), scores(), FACTS, 1000)
+    written = summarize(settings(), scores(), FACTS, 1000, MACHINE)
     path.write_text(json.dumps(written.as_json()))
     assert read(path) == written
 
@@ -200,3 +203,9 @@ def test_the_profile_survives_json_and_a_file(tmp_path: Path) -> None:
     copied.write_text(original.read_text().replace("lr: 0.001", "lr: 1e-3"))
     recorded = json.loads(json.dumps(profile(parameters.load(original))))
     assert recorded == profile(parameters.load(copied))
+
+
+def test_a_machine_in_a_line() -> None:
+    facts = {"device": "cpu", "cpu_capability": "AVX512", "threads": 1, "precision": "bf16"}
+    assert machine_of(facts) == MACHINE
+    assert machine_of(facts | {"device": "NVIDIA H200", "threads": 2}) == "NVIDIA H200, 2 threads, bf16"

@@ -45,8 +45,12 @@ class Hardware:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     def for_steps(self, steps: int) -> Hardware:
-        """The same hardware for a training of so many steps: on a GPU long ones are compiled."""
-        return replace(self, compiled=self.is_gpu and steps >= COMPILED_FROM)
+        """The same hardware for a training of so many steps: on a GPU long ones are compiled, each anew."""
+        if compiled := self.is_gpu and steps >= COMPILED_FROM:
+            # Shapes of trainings before count against the compiler's limit, beyond which it gives up.
+            _compiled.cache_clear()
+            torch._dynamo.reset()
+        return replace(self, compiled=compiled)
 
     def forward(self, network: nn.Module, rainy: Tensor) -> Restored:
         """What a network makes of pictures (N, 3, H, W), in this precision."""

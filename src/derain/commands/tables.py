@@ -30,7 +30,11 @@ def main(chosen: argparse.Namespace) -> int:
         recorded = comparison.record(paths.RECORDED, settings, found.runs)
         console.say(f"{paths.RECORDED}: {len(recorded.runs)} runs; `dvc repro` brings them into the report")
     else:
-        recorded = comparison.joined(comparison.read_recorded(paths.RECORDED), settings, found.runs)
+        there = comparison.read_recorded(paths.RECORDED)
+        if there.runs and not there.fits(settings):
+            console.warn(comparison.ANOTHER_PROFILE)
+        recorded = comparison.joined(there, settings, found.runs)
+    recorded = comparison.of_today(settings, base, recorded)
     text = paper_tables.as_markdown(paper_tables.tables(settings, base, recorded))
     if chosen.output:
         paths.write_atomically(chosen.output, text.encode())

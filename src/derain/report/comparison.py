@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -17,15 +19,16 @@ from derain.evaluation.quality import PROTOCOLS
 from derain.params import Params
 from derain.report import summary, variants
 from derain.report.summary import ByTest, Levels, Summary
+from derain.report.variants import Content
 from derain.types import DataError
 
 
 class RecordedRun(BaseModel):
     """A run of metrics/recorded.json.
 
-    Its variant's name and label, what that changed in params.yaml, as after `-S`, and the strategy's own section; where
-    and when it was made; its metrics/summary.json; and its quality after each task, "task0: heavy", in the order of its
-    stream.
+    Its variant's name and label, what that changed in params.yaml, as after `-S`, and the strategy's own section; the
+    commit of the code and the day; its metrics/summary.json; and its quality after each task, "task0: heavy", in the
+    order of its stream.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -36,7 +39,7 @@ class RecordedRun(BaseModel):
     settings: dict[str, Any]
     changes: list[str]
     seed: int
-    machine: str
+    commit: str
     date: str
     summary: Summary
     after: dict[str, ByTest]
@@ -60,10 +63,15 @@ class Recorded(BaseModel):
         chosen = [run for name in dict.fromkeys(names) for run in self.runs if run.name == name]
         return self.model_copy(update={"runs": chosen})
 
-    def has(self, name: str, params: Params) -> bool:
-        """Whether a variant's run with these parameters is there."""
-        settings = params.sections.get(params.strategy, {})
-        return any((run.name, run.seed, run.settings) == (name, params.seed, settings) for run in self.runs)
+    def has(self, name: str, seed: int) -> bool:
+        """Whether a variant's run with a seed is there."""
+        return any((run.name, run.seed) == (name, seed) for run in self.runs)
+
+    def with_shared_seeds(self) -> Recorded:
+        """The runs with the seeds that all labels have, so that means are over the same; all where none is shared."""
+        seeds = [{run.seed for run in runs} for runs in self.by_label.values()]
+        shared = set.intersection(*seeds) if seeds else set()
+        return self.model_copy(update={"runs": [run for run in self.runs if run.seed in shared or not shared]})
 
     @property
     def by_label(self) -> dict[str, list[RecordedRun]]:
@@ -76,7 +84,7 @@ class Recorded(BaseModel):
     @property
     def note(self) -> str:
         """What the recorded rows are, in one line: machines, dates, number of seeds."""
-        machines = " and ".join(dict.fromkeys(run.machine for run in self.runs))
+        machines = " and ".join(dict.fromkeys(run.summary.machine for run in self.runs))
         dates = " to ".join(sorted({min(run.date for run in self.runs), max(run.date for run in self.runs)}))
         seeds = {len({run.seed for run in runs}) for runs in self.by_label.values()}
         few, many = min(seeds), max(seeds)
@@ -105,14 +113,25 @@ class Row:
     forgetting: tuple[Spread, Spread] | None = None
 
 
-def beside(params: Params, recorded: Recorded) -> Recorded | None:
-    """The strategies among the recorded runs, where they are of the profile of `params`; None where there are none."""
-    strategies = recorded.of(variants.STRATEGIES) if recorded.fits(params) else None
-    return strategies if strategies and strategies.runs else None
+def of_today(params: Params, base: Content, recorded: Recorded) -> Recorded:
+    """The recorded runs of params.yaml as it is (`base`): of its profile, and with its values of their strategies."""
+    asked = variants.catalogue(base)
+
+    def is_asked(run: RecordedRun) -> bool:
+        return run.name in asked and run.settings == (asked[run.name].content.get(run.strategy) or {})
+
+    runs = filter(is_asked, recorded.runs) if recorded.fits(params) else []
+    return recorded.model_copy(update={"runs": list(runs)})
+
+
+def beside(params: Params, base: Content, recorded: Recorded) -> Recorded | None:
+    """The strategies among the runs `of_today`; None where there are none."""
+    strategies = of_today(params, base, recorded).of(variants.STRATEGIES)
+    return strategies if strategies.runs else None
 
 
 ANOTHER_PROFILE = (
-    "The runs in metrics/recorded.json are of another profile (other data, network or training); left out."
+    "The runs in metrics/recorded.json are of other parameters (data, network, training or strategies); left out."
 )
 
 
@@ -139,21 +158,32 @@ def record(path: Path, params: Params, runs: Iterable[RecordedRun]) -> Recorded:
     """Adds runs to metrics/recorded.json as `joined` does; several processes may at once.
 
     Raises:
-        DataError: the file is damaged, or cannot be written.
+        DataError: the file is damaged, holds runs of another profile, or cannot be written; it stays as it is.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f".{path.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        recorded = joined(read_recorded(path) if path.exists() else Recorded(), params, runs)
+    with _alone_in(path.parent):
+        there = read_recorded(path) if path.exists() else Recorded()
+        if there.runs and not there.fits(params):
+            raise DataError(f"{path} holds runs of another profile, which fit no table with these. Move it away first.")
+        recorded = joined(there, params, runs)
         paths.write_atomically(path, _a_line_a_run(recorded).encode())
     return recorded
 
 
-def joined(recorded: Recorded, params: Params, runs: Iterable[RecordedRun]) -> Recorded:
-    """Recorded runs and further ones, which take the place of those of the same name and seed.
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Within it, no other process is in the same folder by this function."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
-    Recorded runs of another profile than that of `params` are dropped: they fit no table with these.
-    """
+
+def joined(recorded: Recorded, params: Params, runs: Iterable[RecordedRun]) -> Recorded:
+    """Recorded runs, where they are of the profile of `params`, and further ones in place of those of the same name
+    and seed."""
     kept = {(run.name, run.seed): run for run in recorded.runs if recorded.fits(params)}
     kept |= {(run.name, run.seed): run for run in runs}
     return Recorded(

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from derain import params, paths
-from derain.hardware import choose, processor
 from derain.params import Params
 from derain.report import summary, variants
 from derain.report.comparison import RecordedRun
@@ -17,6 +16,7 @@ from derain.report.variants import Variant
 from derain.types import DataError, DerainError
 
 _HARDWARE = {"device", "precision", "threads", "launch"}
+_CODE = [f"src/derain/{part}" for part in ("training", "strategies", "backbones", "data", "evaluation")]
 
 
 class Experiments(NamedTuple):
@@ -25,9 +25,13 @@ class Experiments(NamedTuple):
     runs: list[RecordedRun]
     left_out: list[str]
 
+    def has(self, name: str, seed: int) -> bool:
+        """Whether a variant's run with a seed is there."""
+        return any((run.name, run.seed) == (name, seed) for run in self.runs)
+
 
 def of_this_clone(root: Path, base: variants.Content) -> Experiments:
-    """The experiments NAME-seedN that are the variant NAME of `base`, a params.yaml's content.
+    """The experiments NAME-seedN that are the variant NAME of `base`, a params.yaml's content, by the code as it is.
 
     Raises:
         DataError: the folder is no git repository.
@@ -46,12 +50,16 @@ def of_this_clone(root: Path, base: variants.Content) -> Experiments:
     return Experiments(runs, left_out)
 
 
-def machine(settings: Params) -> str:
-    """Where a run with these parameters is made on this machine, for its record."""
-    hardware = choose(settings.device, settings.precision, settings.threads)
-    name = hardware.describe()["device"]
-    threads = f"{settings.threads} thread{'s' * (settings.threads != 1)}"
-    return f"{processor() if name == 'cpu' else name}, {threads}, {hardware.precision}"
+def head(root: Path) -> str:
+    """The commit that is checked out, shortened."""
+    return _git(root, "rev-parse", "--short", "HEAD").strip()
+
+
+def named(root: Path, name: str) -> str | None:
+    """The commit of the experiment of that name that starts from what is checked out; None without one."""
+    baseline = _git(root, "rev-parse", "HEAD").strip()
+    ref = f"refs/exps/{baseline[:2]}/{baseline[2:]}/{name}"
+    return _git(root, "for-each-ref", "--format=%(objectname)", ref).strip() or None
 
 
 def _run(root: Path, base: variants.Content, commit: str, day: str, variant: Variant, seed: int) -> RecordedRun:
@@ -62,6 +70,8 @@ def _run(root: Path, base: variants.Content, commit: str, day: str, variant: Var
     asked = params.of(variant.seeded(seed))
     if key := _difference(asked, ran):
         raise DataError(f"it was made with another {key} than params.yaml has now.")
+    if changed := _git(root, "diff", "--name-only", commit, "--", *_CODE).split():
+        raise DataError(f"it was made by other code ({changed[0]}).")
     return RecordedRun(
         name=variant.name,
         label=variant.label,
@@ -69,7 +79,7 @@ def _run(root: Path, base: variants.Content, commit: str, day: str, variant: Var
         settings=ran.sections.get(ran.strategy, {}),
         changes=list(variants.overrides(base, variant.content)),
         seed=seed,
-        machine=machine(ran),
+        commit=_git(root, "rev-parse", "--short", f"{commit}^").strip(),
         date=day,
         summary=summary.of_json(file(paths.SUMMARY), str(paths.SUMMARY)),
         after=summary.after_of_csv(file(paths.FORGETTING)),

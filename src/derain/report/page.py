@@ -38,20 +38,21 @@ DEFINITIONS = {
 def build(params: Params, base: Content, summary: Summary, results: Results, recorded: Recorded) -> str:
     """The page of a run.
 
-    Recorded runs have rows in the tables where they are of the run's profile; else one line says that they are not.
+    Recorded runs have rows in the tables where they are of the run's parameters; else one line says that they are not.
     `base` is what the run's params.yaml holds.
 
     Raises:
         DataError: a picture is missing or damaged.
     """
-    fitting = comparison.beside(params, recorded)
+    fitting = comparison.beside(params, base, recorded)
+    today = comparison.of_today(params, base, recorded)
     sections = [
         _header(params, results),
         _cards(params, summary, comparison.rows(summary, fitting)),
         tables.results(params, summary, recorded, fitting),
         tables.beside_the_paper(params, summary),
-        _paper_tables(params, base, recorded),
-        studies.section(base, recorded) if recorded.fits(params) else None,
+        _paper_tables(params, base, today),
+        studies.section(base, today),
         _memory(params, results, summary),
         _consolidation(params, results.masks),
         _losses(params, results.losses),
@@ -95,7 +96,7 @@ def _has_rendered_rain(params: Params, name: str) -> bool:
 
 def _paper_tables(params: Params, base: Content, recorded: Recorded) -> Markup | None:
     """The paper's tables and the studies, from recorded runs, each folded away."""
-    found = paper_tables.tables(params, base, recorded) if recorded.fits(params) else []
+    found = paper_tables.tables(params, base, recorded)
     if not found:
         return None
     folded = [element("details", element("summary", table.title), *_texts(table)) for table in found]

@@ -97,6 +97,7 @@ TABLE_2 = Table(
             "Rain800": Printed(23.58, 0.755),
             "SPA-Data": Printed(34.99, 0.953),
         },
+        "NR": TABLE_1.rows["NR"],
     },
 )
 

@@ -29,13 +29,14 @@ Column = tuple[str, Callable[[Row], str]]
 
 
 def tables(params: Params, base: Content, recorded: Recorded) -> list[Table]:
-    """All tables for which there are runs.
+    """All tables for which there are runs; a table's rows are means over the seeds that all of them have.
 
     Args:
         params, base: params.yaml, checked and as it is.
-        recorded: runs of its profile.
+        recorded: runs of these parameters (`comparison.of_today`).
     """
-    groups = {name: recorded.of(v.name for v in group) for name, group in variants.groups(base).items()}
+    names = {name: [variant.name for variant in group] for name, group in variants.groups(base).items()}
+    groups = {name: recorded.of(group).with_shared_seeds() for name, group in names.items()}
     found = []
     for place, printed in enumerate(paper.TABLES, 1):
         group = groups.get(f"table{place}")
@@ -125,7 +126,7 @@ def _theirs(place: int, printed: paper.Table) -> Table:
         for label, cells in printed.rows.items()
     ]
     keys = sorted({key for cells in printed.rows.values() for cell in cells.values() for key in cell.notes})
-    notes = ["PReNet of full size on the benchmark sets, as printed; one seed, no protocol named."]
+    notes = ["As printed: the benchmark sets and a network of full size; no seeds, spread or protocol named."]
     return Table(f"Table {place}, the paper’s", tests, rows, [*notes, *(f"[{key}] {paper.NOTES[key]}" for key in keys)])
 
 
@@ -139,8 +140,9 @@ def _study(params: Params, title: str, runs: Sequence[RecordedRun]) -> Table:
         ("forgetting (dB)", _one(lambda row: row.forgetting and row.forgetting[0])),
         *(_on(test) for test, role in params.tests.items() if role == "unseen"),
     ]
-    stored = {run.label: f"{run.summary.stored_bytes:,}" for run in runs if len(run.after) > 1}
-    free = {run.label: f"{run.summary.free:.1%}" for run in runs if len(run.after) > 1}
+    streams = {label: [run.summary for run in its if len(run.after) > 1] for label, its in _by_label(runs).items()}
+    free = {label: f"{fmean(one.free for one in its):.1%}" for label, its in streams.items() if its}
+    stored = {label: f"{fmean(one.stored_bytes for one in its):,.0f}" for label, its in streams.items() if its}
     columns += [
         ("free weights", lambda row: free.get(row.label, NOTHING)),
         ("stored bytes", lambda row: stored.get(row.label, NOTHING)),
@@ -162,7 +164,10 @@ def _orders(params: Params, runs: Sequence[RecordedRun]) -> Table:
     if len(shared) > 1:
         columns = {key: [means[order][key] for order in shared] for key in figures}
         rows += [
-            (f"{len(shared)} orders: mean ± standard deviation", [_level(spread(columns[key])) for key in figures]),
+            (
+                f"mean over {len(shared)} orders ± deviation",
+                [_level(spread(columns[key])) for key in figures],
+            ),
             ("lowest", [_mean(min(columns[key])) for key in figures]),
             ("highest", [_mean(max(columns[key])) for key in figures]),
         ]
@@ -203,18 +208,19 @@ def _by_label(runs: Sequence[RecordedRun]) -> dict[str, list[RecordedRun]]:
 
 def _note(params: Params, runs: Sequence[RecordedRun]) -> str:
     return (
-        f"PSNR in dB / SSIM, {runs[0].summary.protocol}; {_budget(params)}; {Recorded(runs=list(runs)).note}. "
-        f"Rain: {_sources(params)}."
+        f"PSNR in dB / SSIM, {runs[0].summary.protocol}; {_budget(params, runs)}; "
+        f"{Recorded(runs=list(runs)).note}. Rain: {_sources(params)}."
     )
 
 
-def _budget(params: Params) -> str:
+def _budget(params: Params, runs: Sequence[RecordedRun]) -> str:
     train, tasks = params.train, len(params.tasks)
     size = f"batch {train.batch} of {train.patch}x{train.patch}"
     if train.steps_per_epoch is None:
         return f"{train.epochs} epochs of a set's whole grid a task, {size}"
     steps = train.epochs * train.steps_per_epoch
-    return f"{steps:,} optimizer steps a task, {steps * tasks:,} for one set alone and for Mix, {size}"
+    single = f", {steps * tasks:,} for one set alone and for Mix" if any(len(run.after) == 1 for run in runs) else ""
+    return f"{steps:,} optimizer steps a task{single}, {size}"
 
 
 def _sources(params: Params) -> str:

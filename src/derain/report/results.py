@@ -16,6 +16,7 @@ from torch import Tensor
 from derain import artifacts, paths
 from derain.evaluation.quality import INPUT, PROTOCOLS, Quality, Scores
 from derain.params import Params
+from derain.report.summary import machine_of
 from derain.types import DataError, NumericError
 
 
@@ -48,6 +49,11 @@ class Results:
     masks: Mapping[str, Coverage]
     losses: Mapping[str, Mapping[str, list[float]]]
     stored_bytes: int
+
+    @property
+    def machine(self) -> str:
+        """What the last mask was made on."""
+        return machine_of(list(self.masks.values())[-1].facts)
 
     @property
     def scores(self) -> dict[str, Scores]:

@@ -7,20 +7,22 @@ import io
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import fmean
-from typing import Literal
+from typing import Any, Literal
 
 from derain.report import charts, variants
 from derain.report.charts import Line
 from derain.report.comparison import Recorded, RecordedRun
 from derain.report.markup import Markup, element
-from derain.report.variants import Content
+from derain.report.variants import Content, Variant
 
 Figure = Callable[[RecordedRun], float]
-Runs = Mapping[str, Sequence[RecordedRun]]
-"""A study's runs by label."""
+Made = Mapping[str, tuple[Variant, Sequence[RecordedRun]]]
+"""The variants of a study that ran, by name, with their runs."""
 Look = Literal["main", "other"]
 
-_LOOKS: Mapping[Look, str] = {"main": "NR", "other": "SI"}
+_LOOKS: tuple[Look, Look] = ("main", "other")
+"""Of NR and of SI."""
+_TWICE = ("nr-rank-all-twice", "nr-rank-free-twice", "si-twice")
 
 _FIGURES: Mapping[str, Figure] = {
     "average PSNR (dB)": lambda run: run.summary.average.psnr if run.summary.average else math.nan,
@@ -29,13 +31,15 @@ _FIGURES: Mapping[str, Figure] = {
 
 
 def section(base: Content, recorded: Recorded) -> Markup | None:
-    """The pictures of the studies that are recorded; None where none is."""
-    runs = {name: recorded.of(v.name for v in group).by_label for name, group in variants.groups(base).items()}
+    """The pictures of the studies that are recorded; None where none is.
+
+    Each is of the seeds that all its runs have.
+    """
     panels = [
-        *_values(base, runs["values"]),
-        *_widths(base, runs.get("widths", {})),
-        *_capacity(runs["capacity"]),
-        *_orders(runs.get("orders", {})),
+        *_values(base, _made(base, "values", recorded)),
+        *_widths(_made(base, "widths", recorded)),
+        *_capacity(_made(base, "capacity", recorded)),
+        *_orders(_made(base, "orders", recorded)),
     ]
     if not panels:
         return None
@@ -46,6 +50,14 @@ def section(base: Content, recorded: Recorded) -> Markup | None:
         charts.legend(("main", "NR"), ("other", "the other one that the panel names")),
         element("div", *panels, class_="panels"),
     )
+
+
+def _made(base: Content, study: str, recorded: Recorded) -> Made:
+    group = {variant.name: variant for variant in variants.groups(base).get(study, [])}
+    runs: dict[str, list[RecordedRun]] = {}
+    for run in recorded.of(group).with_shared_seeds().runs:
+        runs.setdefault(run.name, []).append(run)
+    return {name: (group[name], its) for name, its in runs.items()}
 
 
 def table(base: Content, recorded: Recorded) -> bytes:
@@ -60,83 +72,85 @@ def table(base: Content, recorded: Recorded) -> bytes:
     return text.getvalue().encode()
 
 
-def _values(base: Content, runs: Runs) -> Iterator[Markup]:
+def _values(base: Content, made: Made) -> Iterator[Markup]:
     """By parameter of NR: its values, the base's own among them."""
-    points: dict[str, list[tuple[float, Sequence[RecordedRun]]]] = {}
-    for label, its in runs.items():
-        name, _, value = label.partition(" = ")
-        if value.replace(".", "").isdigit():
-            points.setdefault(name, []).append((float(value), its))
-    for name, found in points.items():
-        section, _, key = name.partition(".")
-        found.append((float(base[section][key]), runs.get("NR", [])))
-        found = sorted((value, its) for value, its in found if its)
-        ticks = [(float(place), f"{value:g}") for place, (value, _) in enumerate(found)]
+    found: dict[str, list[tuple[Any, Sequence[RecordedRun]]]] = {}
+    for variant, runs in made.values():
+        for key, value in variant.content["nr"].items():
+            if value != base["nr"][key]:
+                found.setdefault(key, []).append((value, runs))
+    for key, values in found.items():
+        if "nr" in made:
+            values.append((base["nr"][key], made["nr"][1]))
+        values.sort(key=lambda value: (str(type(value[0])), value[0]))
+        ticks = [(float(place), str(value)) for place, (value, _) in enumerate(values)]
         for what, figure in _FIGURES.items():
-            line = [(float(place), _mean(figure, its)) for place, (_, its) in enumerate(found)]
-            yield _panel(what, f"by {name}", [Line("main", line, marked=True, digits=2)], ticks)
+            line = [(float(place), _mean(figure, runs)) for place, (_, runs) in enumerate(values)]
+            yield from _panel(what, f"by nr.{key}", [Line("main", line, marked=True, digits=2)], ticks)
 
 
-def _widths(base: Content, runs: Runs) -> Iterator[Markup]:
-    def width(label: str) -> float:
-        return float(label.split(", ")[1].split()[0]) if ", " in label else float(base["prenet"]["channels"])
-
-    by_strategy = {
-        look: sorted((width(label), its) for label, its in runs.items() if label.split(",")[0] == strategy)
-        for look, strategy in _LOOKS.items()
-    }
-    ticks = [(channels, f"{channels:g}") for channels, _ in by_strategy["main"]]
+def _widths(made: Made) -> Iterator[Markup]:
+    by_strategy: dict[str, list[tuple[float, Sequence[RecordedRun]]]] = {"nr": [], "si": []}
+    for variant, runs in made.values():
+        by_strategy[variant.content["strategy"]].append((variant.content["prenet"]["channels"], runs))
+    ticks = [(float(channels), str(channels)) for channels, _ in sorted(by_strategy["nr"], key=lambda one: one[0])]
     if len(ticks) < 2:
         return
     for what, figure in _FIGURES.items():
         lines = [
-            Line(look, [(channels, _mean(figure, its)) for channels, its in found], marked=True, digits=2)
-            for look, found in by_strategy.items()
+            Line(look, sorted((channels, _mean(figure, runs)) for channels, runs in found), marked=True, digits=2)
+            for look, found in zip(_LOOKS, by_strategy.values(), strict=True)
             if found
         ]
-        yield _panel(what, "by channels; SI grey", lines, ticks)
+        yield from _panel(what, "by channels; SI grey", lines, ticks)
 
 
-def _capacity(runs: Runs) -> Iterator[Markup]:
+def _capacity(made: Made) -> Iterator[Markup]:
     """Over the stream twice: what is free, and what the set that was just learned reaches."""
-    found = {label.partition(", the stream")[0]: its for label, its in runs.items()}
-    full, free, plain = (found.get(label, []) for label in ("NR, rank all", "NR, rank free", "SI"))
+    full, free, plain = (made.get(name, (None, []))[1] for name in _TWICE)
     if not full or not free:
         return
     ticks = [(float(place), str(place)) for place in range(len(full[0].after))]
 
-    def line(look: Look, its: Sequence[RecordedRun], of: Callable[[RecordedRun], Sequence[float]]) -> Line:
-        return Line(look, list(enumerate(map(fmean, zip(*map(of, its), strict=True)))), marked=True, digits=2)
+    def line(look: Look, runs: Sequence[RecordedRun], of: Callable[[RecordedRun], Sequence[float]]) -> Line:
+        means = map(fmean, zip(*map(of, runs), strict=True))
+        return Line(look, [(float(place), mean) for place, mean in enumerate(means)], marked=True)
 
-    lines = [line("main", full, _free), line("other", free, _free)]
-    yield _panel("free weights (%)", "after each task; rank free grey", lines, ticks)
-    for its, name in ((full, "rank all"), (free, "rank free")):
-        lines = [line("main", its, _just_learned), *([line("other", plain, _just_learned)] if plain else [])]
-        yield _panel("PSNR on the set just learned (dB)", f"{name}; SI grey", lines, ticks)
+    yield from _panel(
+        "free weights (%)",
+        "after each task; rank free grey",
+        [line("main", full, _free), line("other", free, _free)],
+        ticks,
+    )
+    for runs, name in ((full, "rank all"), (free, "rank free")):
+        lines = [line("main", runs, _just_learned), *([line("other", plain, _just_learned)] if plain else [])]
+        yield from _panel("PSNR on the set just learned (dB)", f"{name}; SI grey", lines, ticks)
 
 
-def _orders(runs: Runs) -> Iterator[Markup]:
+def _orders(made: Made) -> Iterator[Markup]:
     """The orders of the stream from the worst to the best for NR."""
-    by_order: dict[tuple[str, ...], dict[str, Sequence[RecordedRun]]] = {}
-    for its in runs.values():
-        order = tuple(after.partition(": ")[2] for after in its[0].after)
-        by_order.setdefault(order, {})[its[0].strategy] = its
-    both = [found for found in by_order.values() if {"nr", "si"} <= set(found)]
+    by_order: dict[str, dict[str, Sequence[RecordedRun]]] = {}
+    for variant, runs in made.values():
+        by_order.setdefault(" ".join(runs[0].after), {})[variant.content["strategy"]] = runs
+    both = [found for found in by_order.values() if len(found) == len(_LOOKS)]
     if len(both) < 3:
         return
     for what, figure in _FIGURES.items():
         levels = sorted((_mean(figure, found["nr"]), _mean(figure, found["si"])) for found in both)
         lines = [
-            Line("main", [(float(place), nr) for place, (nr, _) in enumerate(levels)]),
-            Line("other", [(float(place), si) for place, (_, si) in enumerate(levels)]),
+            Line(look, [(float(place), pair[column]) for place, pair in enumerate(levels)])
+            for column, look in enumerate(_LOOKS)
         ]
         ticks = [(0.0, "lowest"), (len(levels) - 1.0, "highest")]
-        yield _panel(what, f"{len(levels)} orders, sorted by NR; SI grey", lines, ticks)
+        yield from _panel(what, f"{len(levels)} orders, sorted by NR; SI grey", lines, ticks)
 
 
-def _panel(what: str, small_print: str, lines: Sequence[Line], ticks: Sequence[tuple[float, str]]) -> Markup:
+def _panel(what: str, small_print: str, lines: Sequence[Line], ticks: Sequence[tuple[float, str]]) -> Iterator[Markup]:
+    """A panel; none where a value is undefined, as forgetting is for a single task."""
+    if not all(math.isfinite(y) for line in lines for _, y in line.points):
+        return
     values = "; ".join(", ".join(f"{y:.2f}" for _, y in line.points) for line in lines)
-    return element(
+    yield element(
         "figure",
         element("figcaption", what, element("small", small_print)),
         charts.line_chart(f"{what} {small_print}: {values}", lines, ticks),
@@ -152,4 +166,4 @@ def _free(run: RecordedRun) -> list[float]:
 
 
 def _just_learned(run: RecordedRun) -> list[float]:
-    return [level.psnr[after.partition(": ")[2]] for after, level in run.after.items()]
+    return [level.psnr.get(after.partition(": ")[2], math.nan) for after, level in run.after.items()]

@@ -70,11 +70,13 @@ class Summary(Levels):
 
     `forgetting` and `backward_transfer` are those of `derain.evaluation.continual` over the tasks whose data set is
     tested, None for fewer than two; `consolidated` is the fraction of all weights by task, `free` what is left.
-    `stored_bytes` is what the strategy keeps after the last task beside the network (docs/strategies.md).
+    `stored_bytes` is what the strategy keeps after the last task beside the network (docs/strategies.md); `machine` is
+    what the run was made on.
     """
 
     strategy: str
     protocol: str
+    machine: str
     forgetting: Both | None = None
     backward_transfer: Both | None = None
     consolidated: dict[str, Finite]
@@ -85,7 +87,7 @@ class Summary(Levels):
 
     def as_json(self) -> dict[str, Any]:
         """The content of metrics/summary.json."""
-        first = ("strategy", "protocol")
+        first = ("strategy", "protocol", "machine")
         content = self.model_dump(exclude_none=True)
         return {key: content.pop(key) for key in first} | content
 
@@ -95,6 +97,7 @@ def summarize(
     scores_by_test: Mapping[str, Scores],
     masks_facts: Mapping[str, Mapping[str, Any]],
     stored_bytes: int,
+    machine: str,
 ) -> Summary:
     """The summary of a run.
 
@@ -103,6 +106,7 @@ def summarize(
         scores_by_test: the scores on each test set.
         masks_facts: the metadata of the mask after each task, by the task's name.
         stored_bytes: what the strategy keeps after the last task beside the network.
+        machine: what the run was made on; see `machine_of`.
 
     Raises:
         NumericError: a number is not finite; the message names it.
@@ -115,6 +119,7 @@ def summarize(
     return Summary(
         strategy=params.strategy,
         protocol=MAIN,
+        machine=machine,
         **levels(last, MAIN),
         forgetting=_of_matrix(continual.forgetting, params, scores_by_test),
         backward_transfer=_of_matrix(continual.backward_transfer, params, scores_by_test),
@@ -127,6 +132,13 @@ def summarize(
         rgb=SecondLevels(protocol=SECOND, **levels(last, SECOND)),
         input=DoingNothing(**levels(INPUT, MAIN), rgb=Levels(**levels(INPUT, SECOND))),
     )
+
+
+def machine_of(facts: Mapping[str, Any]) -> str:
+    """A line on what a run was made on, from `Hardware.describe` or an artifact's metadata."""
+    kind = f" ({facts['cpu_capability']})" if facts["device"] == "cpu" else ""
+    threads = f"{facts['threads']} thread{'s' * (facts['threads'] != 1)}"
+    return f"{facts['device']}{kind}, {threads}, {facts['precision']}"
 
 
 def after_each_task(params: Params, scores_by_test: Mapping[str, Scores]) -> dict[str, dict[str, Quality]]:

@@ -12,14 +12,15 @@ from derain.params import Params
 from derain.report import comparison, summary
 from derain.report.comparison import Recorded, Row, Spread
 from derain.report.summary import Summary
+from derain.report.variants import Content
 
 Figure = Callable[[Row], Spread | None]
 """What a column shows of a row; None where the row has not got it."""
 
 
-def print_results(params: Params, run: Summary, recorded: Recorded, report: Path) -> None:
-    """Prints the table of a run, with the recorded runs where they are of its profile, and where the report lies."""
-    fitting = comparison.beside(params, recorded)
+def print_results(params: Params, base: Content, run: Summary, recorded: Recorded, report: Path) -> None:
+    """Prints the table of a run, with the recorded runs where they are of its parameters, and where the report lies."""
+    fitting = comparison.beside(params, base, recorded)
     columns = _columns(params)
     rows = [
         [row.label + "*" * (row.kind == "recorded"), *(_text(figure(row), digits) for _, digits, figure in columns)]
@@ -41,9 +42,10 @@ def show(root: Path) -> None:
     Raises:
         DataError: it is missing or damaged.
     """
-    params = parameters.load(root / parameters.PARAMS_FILE)
+    base = parameters.content(root / parameters.PARAMS_FILE)
+    params = parameters.of(base)
     run = summary.read(root / paths.SUMMARY)
-    print_results(params, run, comparison.read_recorded(root / paths.RECORDED), root / paths.REPORT)
+    print_results(params, base, run, comparison.read_recorded(root / paths.RECORDED), root / paths.REPORT)
 
 
 def _columns(params: Params) -> list[tuple[str, int, Figure]]:

@@ -126,7 +126,8 @@ def _mix(base: Content) -> Variant:
     Where an epoch is the whole grid of patches, the union's epochs are as long as the tasks' together already.
     """
     datasets = dict(base["datasets"])
-    datasets["mixed"] = {"source": "mix", "of": [datasets[task.dataset] for task in params.of(base).tasks]}
+    learned = [datasets[task.dataset] for task in params.of(base).tasks]
+    datasets["mixed"] = {"source": "mix", "of": [part for each in learned for part in each.get("of", [each])]}
     return Variant("mix", "Mix", _single({**base, "datasets": datasets}, "mixed"))
 
 
@@ -147,9 +148,9 @@ def _single(base: Content, dataset: str) -> dict[str, Any]:
 
 
 def _orders(base: Content) -> list[tuple[int, ...]]:
-    """All orders of a stream of three or four sets; of a longer one the paper's two are for its first four."""
-    count = 1 + len(base["stream"])
-    return list(permutations(range(count))) if count in (3, 4) else []
+    """All orders of a stream of three or four different sets; of others there are none, or too many."""
+    datasets = [task.dataset for task in params.of(base).tasks]
+    return list(permutations(range(len(datasets)))) if len(set(datasets)) == len(datasets) in (3, 4) else []
 
 
 _RIVALS = ("nr", "si")

@@ -78,7 +78,7 @@ class CapturedBatches(MicroBatches):
         return graph.replay(batch)
 
     def _compare(self, graph: _Graph[T], batch: Batch, work: Callable[[Iterator[Batch]], T]) -> None:
-        """Refuses a graph that does not repeat the work: no training may go on with another gradient in silence."""
+        """Refuses a graph that does not repeat the work, as it is now: what only Python changes later is not seen."""
         with _beside(self._stream):
             super().within_memory(batch, work)
         expected = [weight.grad for weight in self._network.parameters() if weight.grad is not None]
