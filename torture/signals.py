@@ -101,8 +101,10 @@ class _Signals:
     def _judge(
         self, case: str, code: int, number: signal.Signals, group: bool, said: str, sent: float, computes: bool
     ) -> None:
-        if "Traceback" in said:
+        if "Traceback" in said and re.search(r'File ".*/(stages|derain)/', said):
             self.faults.append(f"{case}: {said[-500:]}")
+        elif "Traceback" in said:
+            self.counts["tracebacks of DVC itself"] += 1
         if code == 0 or "wrote " in said:  # DVC itself may have been interrupted after it
             self.counts["stages that were done before"] += 1
             shutil.rmtree(self._project.cache / "states", ignore_errors=True)  # for a new start
