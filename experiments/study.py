@@ -117,18 +117,8 @@ def main() -> None:
                     continue
                 console.say(f"{variant.label}, seed {seed}")
                 found = runs.run(asked)
-                made = comparison.RecordedRun(
-                    name=variant.name,
-                    label=variant.label,
-                    strategy=asked.strategy,
-                    settings=asked.sections.get(asked.strategy, {}),
-                    changes=list(variants.overrides(base, variant.content)),
-                    seed=seed,
-                    commit=experiments.head(Path(__file__).parent),
-                    date=date.today().isoformat(),
-                    summary=found.summary,
-                    after=found.after,
-                )
+                commit, day = experiments.head(Path(__file__).parent), date.today().isoformat()
+                made = comparison.run_of(base, variant, seed, commit, day, found.summary, found.after)
                 comparison.record(chosen.record, settings, [made])
     console.say(f"{chosen.record} holds all of them")
 

@@ -160,6 +160,15 @@ def broken_capture(graph: Recording, stream: Any) -> Any:
     raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nCompile with ...")
 
 
+@pytest.mark.parametrize("micro_batch", [None, 2])
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        ((torch.cuda, "graph", broken_capture), "(RuntimeError: CUDA error: operation not permitted when stream is"),
+        ((Recording, "replay", lambda recording: None), "a replayed step has another gradient"),
+    ],
+    ids=["cannot be captured", "replays something else"],
+)
 def test_a_capture_that_fails_is_told_once_and_changes_nothing(
     tiny_params: Params,
     packs: dict[str, Pack],
@@ -167,33 +176,15 @@ def test_a_capture_that_fails_is_told_once_and_changes_nothing(
     imitated: list[Recording],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setattr(torch.cuda, "graph", broken_capture)
-    network, history, _ = learned(tiny_params, packs["medium"], hardware, None)
-    told = capsys.readouterr().err
-    assert told.count("warning") == 1
-    assert "RuntimeError: CUDA error: operation not permitted when stream is capturing)\n" in told
-    with plain():
-        other, other_history, _ = learned(tiny_params, packs["medium"], hardware, None)
-    assert history == other_history
-    assert all(map(torch.equal, network.parameters(), other.parameters()))
-
-
-@pytest.mark.parametrize("micro_batch", [None, 2])
-def test_a_replay_that_is_not_the_step_is_told_and_never_used(
-    tiny_params: Params,
-    packs: dict[str, Pack],
-    hardware: Hardware,
-    imitated: list[Recording],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
     micro_batch: int | None,
+    spoil: tuple[Any, str, Any],
+    told: str,
 ) -> None:
-    monkeypatch.setattr(Recording, "replay", lambda recording: None)
+    monkeypatch.setattr(*spoil)
     network, history, _ = learned(tiny_params, packs["medium"], hardware, micro_batch)
-    told = capsys.readouterr().err
-    assert told.count("warning") == 1
-    assert "a replayed step has another gradient" in told
+    warned = capsys.readouterr().err
+    assert warned.count("warning") == 1
+    assert told in warned
     with plain():
         other, other_history, _ = learned(tiny_params, packs["medium"], hardware, micro_batch)
     assert history == other_history

@@ -19,7 +19,7 @@ from derain.evaluation.quality import PROTOCOLS
 from derain.params import Params
 from derain.report import summary, variants
 from derain.report.summary import ByTest, Levels, Summary
-from derain.report.variants import Content
+from derain.report.variants import Content, Variant
 from derain.types import DataError
 
 
@@ -43,6 +43,25 @@ class RecordedRun(BaseModel):
     date: str
     summary: Summary
     after: dict[str, ByTest]
+
+
+def run_of(
+    base: Content, variant: Variant, seed: int, commit: str, day: str, summary: Summary, after: dict[str, ByTest]
+) -> RecordedRun:
+    """What is recorded of a variant's run; `base` is the params.yaml that it is a variant of."""
+    strategy = variant.content["strategy"]
+    return RecordedRun(
+        name=variant.name,
+        label=variant.label,
+        strategy=strategy,
+        settings=variant.content.get(strategy) or {},
+        changes=list(variants.overrides(base, variant.content)),
+        seed=seed,
+        commit=commit,
+        date=day,
+        summary=summary,
+        after=after,
+    )
 
 
 class Recorded(BaseModel):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from derain import params, paths
 from derain.params import Params
 from derain.report import summary, variants
-from derain.report.comparison import RecordedRun
+from derain.report.comparison import RecordedRun, run_of
 from derain.report.variants import Variant
 from derain.types import DataError, DerainError
 
@@ -72,18 +72,9 @@ def _run(root: Path, base: variants.Content, commit: str, day: str, variant: Var
         raise DataError(f"it was made with another {key} than params.yaml has now.")
     if changed := _git(root, "diff", "--name-only", commit, "--", *_CODE).split():
         raise DataError(f"it was made by other code ({changed[0]}).")
-    return RecordedRun(
-        name=variant.name,
-        label=variant.label,
-        strategy=ran.strategy,
-        settings=ran.sections.get(ran.strategy, {}),
-        changes=list(variants.overrides(base, variant.content)),
-        seed=seed,
-        commit=_git(root, "rev-parse", "--short", f"{commit}^").strip(),
-        date=day,
-        summary=summary.of_json(file(paths.SUMMARY), str(paths.SUMMARY)),
-        after=summary.after_of_csv(file(paths.FORGETTING)),
-    )
+    baseline = _git(root, "rev-parse", "--short", f"{commit}^").strip()
+    found = summary.of_json(file(paths.SUMMARY), str(paths.SUMMARY))
+    return run_of(base, variant, seed, baseline, day, found, summary.after_of_csv(file(paths.FORGETTING)))
 
 
 def _difference(asked: Params, ran: Params) -> str | None:
