@@ -70,6 +70,8 @@ def folder() -> Iterator[Folder]:
 
 def started(*command: str, **environment: str) -> subprocess.Popen[str]:
     """Starts a command in the current folder, with a save after every few steps."""
+    # A shell starts what runs in its background with SIGINT ignored, and so would be what is started here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     settings = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "DERAIN_SAVE_EVERY": "0.05"} | environment
     return subprocess.Popen(
         command, env=os.environ | settings, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
