@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
 from derain import console, params
 from derain.report import experiments, variants
+from derain.report.comparison import Recorded
 from derain.report.variants import Content, Variant
 from derain.types import ParamsError
 
@@ -34,7 +35,7 @@ def main() -> int:
         for variant in named(base, chosen.names):
             name = f"{variant.name}-seed{seed}"
             # Looked at anew each time: several of these commands may be at work.
-            if experiments.of_this_clone(Path(), base).has(variant.name, seed):
+            if Recorded(runs=experiments.of_this_clone(Path(), base).runs).has(variant.name, seed):
                 console.say(f"{name}: done before")
                 continue
             command = command_of(base, variant, seed, chosen.queue)

@@ -28,7 +28,7 @@ from derain.evaluation.evaluate import evaluate
 from derain.evaluation.quality import RowScores
 from derain.hardware import Hardware, choose
 from derain.params import Params
-from derain.report import comparison, experiments, variants
+from derain.report import comparison, experiments
 from derain.report.summary import ByTest, Summary, after_of_csv, forgetting_csv, machine_of, summarize
 from derain.strategies._base import Memory
 from derain.training.masks import Mask
@@ -108,25 +108,20 @@ def main() -> None:
     base = params.content(chosen.params)
     settings = params.check(chosen.params)
     hardware = choose(settings.device, settings.precision, settings.threads)
+    commit = experiments.head(Path(__file__).parent)
     for seed in chosen.seeds:
         with tempfile.TemporaryDirectory() as folder:
             runs = Seed(hardware, Path(folder))
             for variant in named(base, chosen.names):
                 asked = params.of(variant.seeded(seed))
-                if recorded(chosen.record, settings, base).has(variant.name, seed):
+                if comparison.of_today(settings, base, comparison.begun(chosen.record)).has(variant.name, seed):
                     continue
                 console.say(f"{variant.label}, seed {seed}")
                 found = runs.run(asked)
-                commit, day = experiments.head(Path(__file__).parent), date.today().isoformat()
+                day = date.today().isoformat()
                 made = comparison.run_of(base, variant, seed, commit, day, found.summary, found.after)
                 comparison.record(chosen.record, settings, [made])
     console.say(f"{chosen.record} holds all of them")
-
-
-def recorded(path: Path, settings: Params, base: variants.Content) -> comparison.Recorded:
-    """What is recorded of these parameters."""
-    there = comparison.read_recorded(path) if path.exists() else comparison.Recorded()
-    return comparison.of_today(settings, base, there)
 
 
 def arguments() -> argparse.Namespace:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,23 @@ class RecordedRun(BaseModel):
     date: str
     summary: Summary
     after: dict[str, ByTest]
+
+    @property
+    def order(self) -> list[str]:
+        """The data sets of its tasks, in the order of its stream."""
+        return [after.partition(": ")[2] for after in self.after]
+
+
+FIGURES: Mapping[str, Callable[[RecordedRun], float]] = {
+    "average": lambda run: _psnr(run.summary.average),
+    "forgetting": lambda run: _psnr(run.summary.forgetting),
+    "unseen": lambda run: _psnr(run.summary.unseen),
+}
+"""A run in single numbers (dB); not a number where it is undefined, as forgetting is for a single task."""
+
+
+def _psnr(figure: summary.Both | None) -> float:
+    return figure.psnr if figure else math.nan
 
 
 def run_of(
@@ -173,6 +191,11 @@ def read_recorded(path: Path) -> Recorded:
         raise DataError(f"{path} is no JSON. Restore it from git.") from None
 
 
+def begun(path: Path) -> Recorded:
+    """`read_recorded`, without runs where there is no file yet."""
+    return read_recorded(path) if path.exists() else Recorded()
+
+
 def record(path: Path, params: Params, runs: Iterable[RecordedRun]) -> Recorded:
     """Adds runs to metrics/recorded.json as `joined` does; several processes may at once.
 
@@ -181,7 +204,7 @@ def record(path: Path, params: Params, runs: Iterable[RecordedRun]) -> Recorded:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with _alone_in(path.parent):
-        there = read_recorded(path) if path.exists() else Recorded()
+        there = begun(path)
         if there.runs and not there.fits(params):
             raise DataError(f"{path} holds runs of another profile, which fit no table with these. Move it away first.")
         recorded = joined(there, params, runs)

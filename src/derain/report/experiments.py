@@ -25,10 +25,6 @@ class Experiments(NamedTuple):
     runs: list[RecordedRun]
     left_out: list[str]
 
-    def has(self, name: str, seed: int) -> bool:
-        """Whether a variant's run with a seed is there."""
-        return any((run.name, run.seed) == (name, seed) for run in self.runs)
-
 
 def of_this_clone(root: Path, base: variants.Content) -> Experiments:
     """The experiments NAME-seedN that are the variant NAME of `base`, a params.yaml's content, by the code as it is.

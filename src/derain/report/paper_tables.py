@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from derain.params import Benchmark, Params
 from derain.report import comparison, paper, variants
 from derain.report.comparison import Recorded, RecordedRun, Row, Spread, spread
-from derain.report.summary import Both, ByTest
+from derain.report.summary import ByTest
 from derain.report.variants import Content
 from derain.report.wording import NOTHING, level, number
 
@@ -41,11 +41,11 @@ def tables(params: Params, base: Content, recorded: Recorded) -> list[Table]:
     for place, printed in enumerate(paper.TABLES, 1):
         group = groups.get(f"table{place}")
         if group and group.runs:
-            found += [_ours(params, place, printed, group.runs), _theirs(place, printed)]
+            found += [_ours(params, place, printed, group), _theirs(place, printed)]
     for name, title in _STUDIES.items():
         group = groups.get(name)
         if group and any(name == "strategies" or run.name not in variants.STRATEGIES for run in group.runs):
-            found.append(_orders(params, group.runs) if name == "orders" else _study(params, title, group.runs))
+            found.append(_orders(params, group) if name == "orders" else _study(params, title, group))
     return found
 
 
@@ -82,9 +82,9 @@ def _line(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _ours(params: Params, place: int, printed: paper.Table, runs: Sequence[RecordedRun]) -> Table:
+def _ours(params: Params, place: int, printed: paper.Table, recorded: Recorded) -> Table:
     if place == 4:
-        return _after_each_task(params, runs)
+        return _after_each_task(params, recorded)
     unseen = [test for test, role in params.tests.items() if role == "unseen"]
     tests = unseen if place == 3 else list(params.tests)
     columns = [_on(test) for test in tests]
@@ -92,7 +92,7 @@ def _ours(params: Params, place: int, printed: paper.Table, runs: Sequence[Recor
         columns += [("average of the learned", _both(lambda row: row.average))]
         columns += [("forgetting (dB)", _one(lambda row: row.forgetting and row.forgetting[0]))]
     title = printed.title.partition(":")[0] + ", ours" + _TITLES[place]
-    return _table(params, title, columns, runs)
+    return _table(params, title, columns, recorded)
 
 
 _TITLES = {
@@ -103,16 +103,16 @@ _TITLES = {
 }
 
 
-def _after_each_task(params: Params, runs: Sequence[RecordedRun]) -> Table:
+def _after_each_task(params: Params, recorded: Recorded) -> Table:
     unseen = [test for test, role in params.tests.items() if role == "unseen"]
-    columns = [(label, its, test) for label, its in _by_label(runs).items() for test in unseen]
-    nothing = runs[0].summary.input
-    rows = [("do nothing", [_pair(*_spreads([nothing], test)) for _, _, test in columns])]
-    for after in runs[0].after:
+    columns = [(label, its, test) for label, its in recorded.by_label.items() for test in unseen]
+    first = recorded.runs[0]
+    rows = [("do nothing", [_pair(*_spreads([first.summary.input], test)) for _, _, test in columns])]
+    for after, dataset in zip(first.after, first.order, strict=True):
         cells = [_pair(*_spreads([run.after[after] for run in its], test)) for _, its, test in columns]
-        rows.append((f"after {after.partition(': ')[2]}", cells))
+        rows.append((f"after {dataset}", cells))
     names = [f"{test}, {label}" for label, _, test in columns]
-    return Table("Table 4, ours: unseen rain after each task", names, rows, [_note(params, runs)])
+    return Table("Table 4, ours: unseen rain after each task", names, rows, [_note(params, recorded)])
 
 
 def _spreads(levels: Sequence[ByTest], test: str) -> tuple[Spread, Spread]:
@@ -134,30 +134,30 @@ def _as_printed(cell: paper.Printed) -> str:
     return f"{cell.psnr:.2f} / {cell.ssim:.3f}" + (f" [{','.join(cell.notes)}]" if cell.notes else "")
 
 
-def _study(params: Params, title: str, runs: Sequence[RecordedRun]) -> Table:
+def _study(params: Params, title: str, recorded: Recorded) -> Table:
     columns: list[Column] = [
         ("average of the learned", _both(lambda row: row.average)),
         ("forgetting (dB)", _one(lambda row: row.forgetting and row.forgetting[0])),
         *(_on(test) for test, role in params.tests.items() if role == "unseen"),
     ]
-    streams = {label: [run.summary for run in its if len(run.after) > 1] for label, its in _by_label(runs).items()}
+    streams = {label: [run.summary for run in its if len(run.after) > 1] for label, its in recorded.by_label.items()}
     free = {label: f"{fmean(one.free for one in its):.1%}" for label, its in streams.items() if its}
     stored = {label: f"{fmean(one.stored_bytes for one in its):,.0f}" for label, its in streams.items() if its}
     columns += [
         ("free weights", lambda row: free.get(row.label, NOTHING)),
         ("stored bytes", lambda row: stored.get(row.label, NOTHING)),
     ]
-    return _table(params, title, columns, runs)
+    return _table(params, title, columns, recorded)
 
 
-def _orders(params: Params, runs: Sequence[RecordedRun]) -> Table:
+def _orders(params: Params, recorded: Recorded) -> Table:
     """Every order of the stream under every strategy that ran it; what the order changes."""
-    strategies = list(dict.fromkeys(run.strategy for run in runs))
-    figures = [(strategy, name) for name in _FIGURES for strategy in strategies]
+    strategies = list(dict.fromkeys(run.strategy for run in recorded.runs))
+    figures = [(strategy, name) for name in comparison.FIGURES for strategy in strategies]
     values: dict[str, dict[tuple[str, str], list[float]]] = {}
-    for run in runs:
-        for name, figure in _FIGURES.items():
-            values.setdefault(_order(run), {}).setdefault((run.strategy, name), []).append(figure(run))
+    for run in recorded.runs:
+        for name, figure in comparison.FIGURES.items():
+            values.setdefault(" → ".join(run.order), {}).setdefault((run.strategy, name), []).append(figure(run))
     means = {order: {key: fmean(cell) for key, cell in cells.items()} for order, cells in values.items()}
     shared = [order for order in means if len(means[order]) == len(figures)]
     rows = [(order, [_mean(means[order].get(key)) for key in figures]) for order in sorted(means)]
@@ -171,45 +171,27 @@ def _orders(params: Params, runs: Sequence[RecordedRun]) -> Table:
             ("lowest", [_mean(min(columns[key])) for key in figures]),
             ("highest", [_mean(max(columns[key])) for key in figures]),
         ]
-    names = [f"{name}, {strategy.upper()}" for strategy, name in figures]
-    return Table(_STUDIES["orders"], names, rows, [_note(params, runs)])
+    names = [f"{name} (dB), {strategy.upper()}" for strategy, name in figures]
+    return Table(_STUDIES["orders"], names, rows, [_note(params, recorded)])
 
 
-_FIGURES: Mapping[str, Callable[[RecordedRun], float]] = {
-    "average (dB)": lambda run: _present(run.summary.average).psnr,
-    "forgetting (dB)": lambda run: _present(run.summary.forgetting).psnr,
-    "unseen (dB)": lambda run: _present(run.summary.unseen).psnr,
-}
-
-
-def _present(figure: Both | None) -> Both:
-    return figure or Both(psnr=math.nan, ssim=math.nan)
-
-
-def _order(run: RecordedRun) -> str:
-    return " → ".join(after.partition(": ")[2] for after in run.after)
-
-
-def _table(params: Params, title: str, columns: Sequence[Column], runs: Sequence[RecordedRun]) -> Table:
-    labels = _by_label(runs)
-    rows = [comparison.row("do nothing", "nothing", [runs[0].summary.input])]
-    rows += [comparison.row(label, "recorded", [run.summary for run in its]) for label, its in labels.items()]
+def _table(params: Params, title: str, columns: Sequence[Column], recorded: Recorded) -> Table:
+    rows = [comparison.row("do nothing", "nothing", [recorded.runs[0].summary.input])]
+    rows += [
+        comparison.row(label, "recorded", [run.summary for run in its]) for label, its in recorded.by_label.items()
+    ]
     return Table(
         title,
         [name for name, _ in columns],
         [(row.label, [cell(row) for _, cell in columns]) for row in rows],
-        [_note(params, runs)],
+        [_note(params, recorded)],
     )
 
 
-def _by_label(runs: Sequence[RecordedRun]) -> dict[str, list[RecordedRun]]:
-    return Recorded(runs=list(runs)).by_label
-
-
-def _note(params: Params, runs: Sequence[RecordedRun]) -> str:
+def _note(params: Params, recorded: Recorded) -> str:
     return (
-        f"PSNR in dB / SSIM, {runs[0].summary.protocol}; {_budget(params, runs)}; "
-        f"{Recorded(runs=list(runs)).note}. Rain: {_sources(params)}."
+        f"PSNR in dB / SSIM, {recorded.runs[0].summary.protocol}; {_budget(params, recorded.runs)}; "
+        f"{recorded.note}. Rain: {_sources(params)}."
     )
 
 

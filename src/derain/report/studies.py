@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any, Literal
 
-from derain.report import charts, variants
+from derain.report import charts, comparison, variants
 from derain.report.charts import Line
 from derain.report.comparison import Recorded, RecordedRun
 from derain.report.markup import Markup, element
@@ -25,8 +25,8 @@ _LOOKS: tuple[Look, Look] = ("main", "other")
 _TWICE = ("nr-rank-all-twice", "nr-rank-free-twice", "si-twice")
 
 _FIGURES: Mapping[str, Figure] = {
-    "average PSNR (dB)": lambda run: run.summary.average.psnr if run.summary.average else math.nan,
-    "forgetting (dB)": lambda run: run.summary.forgetting.psnr if run.summary.forgetting else math.nan,
+    "average PSNR (dB)": comparison.FIGURES["average"],
+    "forgetting (dB)": comparison.FIGURES["forgetting"],
 }
 
 
@@ -131,7 +131,7 @@ def _orders(made: Made) -> Iterator[Markup]:
     """The orders of the stream from the worst to the best for NR."""
     by_order: dict[str, dict[str, Sequence[RecordedRun]]] = {}
     for variant, runs in made.values():
-        by_order.setdefault(" ".join(runs[0].after), {})[variant.content["strategy"]] = runs
+        by_order.setdefault(" ".join(runs[0].order), {})[variant.content["strategy"]] = runs
     both = [found for found in by_order.values() if len(found) == len(_LOOKS)]
     if len(both) < 3:
         return
@@ -166,4 +166,4 @@ def _free(run: RecordedRun) -> list[float]:
 
 
 def _just_learned(run: RecordedRun) -> list[float]:
-    return [level.psnr.get(after.partition(": ")[2], math.nan) for after, level in run.after.items()]
+    return [level.psnr.get(dataset, math.nan) for dataset, level in zip(run.order, run.after.values(), strict=True)]

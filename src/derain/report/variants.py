@@ -80,7 +80,7 @@ def groups(base: Content) -> dict[str, list[Variant]]:
         "strategies": [*strategies.values(), mix],
         "orders": list(orders.values()),
         "values": [strategies["nr"], *_values(base)],
-        "widths": [strategies["nr"], strategies["si"], *_widths(base)],
+        "widths": [strategies["nr"], strategies["si"], *_widths(base, strategies)],
         "capacity": [_twice(base, variant) for variant in _capacity(strategies)],
     }
     return {name: variants for name, variants in found.items() if variants}
@@ -198,11 +198,12 @@ def _values(base: Content) -> Iterator[Variant]:
                 yield Variant(f"{section}-{key}-{value}", f"{path} = {value}", changed)
 
 
-def _widths(base: Content) -> Iterator[Variant]:
+def _widths(base: Content, strategies: Mapping[str, Variant]) -> Iterator[Variant]:
     if base["backbone"] != "prenet":
         return
     for channels in _WIDTHS:
-        for name, label, change in _STRATEGIES[:2]:
+        for name in _RIVALS:
             if base.get("prenet", {}).get("channels", channels) != channels:
-                changed = _merged(_merged(base, change), {"prenet": {"channels": channels}})
+                _, label, content = strategies[name]
+                changed = _merged(content, {"prenet": {"channels": channels}})
                 yield Variant(f"{name}-channels-{channels}", f"{label}, {channels} channels", changed)
