@@ -147,6 +147,12 @@ def test_codecs_sizes_and_pixel_formats(
         assert np.abs(first.astype(int) - second).mean() < 4
 
 
+def test_a_decoders_threads_never_wait_for_pythons_lock(tmp_path: Path, weights: Path) -> None:
+    """PyAV's log runs in Python, called by FFmpeg's threads: HEVC films hung one time in some thousands."""
+    derain_film(film(tmp_path / "in.mp4", 3, "libx265"), tmp_path / "out.mp4", weights, Network(Same()), 18)
+    assert av.logging.get_level() is None
+
+
 def test_the_aspect_ratio_of_pixels_stays(tmp_path: Path, weights: Path) -> None:
     given = film(tmp_path / "in.mp4", 3)
     derain_film(given, tmp_path / "out.mp4", weights, Network(Same()), 18)

@@ -79,11 +79,11 @@ def derain_film(film: Path, output: Path, weights: Path, network: Restorer, qual
 
 
 def _needed() -> Any:
+    """PyAV, its log off as it comes: with any level set, decoding threads call Python while it waits for them."""
     try:
         import av
     except ModuleNotFoundError:
         raise ParamsError("films need av: pip install '.[video]'") from None
-    av.logging.set_level(av.logging.PANIC)
     return av
 
 
