@@ -3,9 +3,9 @@
     python -m experiments.study [NAME ...] [--seeds 0 1 2] [--params PARAMS] [--record RECORD]
 
 NAME is a variant or a group, as for `python -m experiments.run`; strategies where none is named. The numbers are the
-same: tests/test_dvc.py shows that the pipeline's stages give the bits of one process. Here the first task is trained
-once a seed, and nothing is read or written in between. Interrupted, the study goes on with the first run that is
-missing; several may write to one RECORD.
+same: tests/test_dvc.py shows that the pipeline's stages give the bits of one process. Here streams that begin alike are
+learned once up to where they part, and nothing is read or written in between. Interrupted, the study goes on with the
+first run that is missing; several may write to one RECORD.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,52 +45,61 @@ class Run(NamedTuple):
     after: dict[str, ByTest]
 
 
+class Reached(NamedTuple):
+    """A stream up to a task: what the next one starts from, and what is known of all so far."""
+
+    weights: dict[str, Tensor] | None = None
+    mask: Mask | None = None
+    memory: Memory | None = None
+    stored: int = 0
+    facts: Mapping[str, dict[str, Any]] = {}
+    scores: Mapping[str, Mapping[str, RowScores]] = {}
+
+
 class Seed:
-    """The runs of one seed: its packs, and the first task, which is trained once for all strategies that share it."""
+    """The runs of one seed: its packs, and the beginnings of streams, learned once for all runs that share them."""
 
     def __init__(self, hardware: Hardware, folder: Path) -> None:
         self.hardware, self.folder = hardware, folder
         self.first: dict[str, Learned] = {}
+        self.reached: dict[str, Reached] = {}
         self.packs: dict[tuple[str, str], Pack] = {}
 
     def run(self, settings: Params) -> Run:
         """A whole stream under one strategy."""
-        # Evaluation is in fp32, as in the pipeline.
-        exact = Hardware(self.hardware.device, "fp32")
-        scores: dict[str, dict[str, RowScores]] = {test: {} for test in settings.tests}
-        facts: dict[str, dict[str, Any]] = {}
-        weights: dict[str, Tensor] | None = None
-        mask: Mask | None = None
-        memory: Memory | None = None
-        stored = 0
-        for task in settings.tasks:
-            learned = self.learn(settings, task, weights, mask, memory)
-            pack = self.pack(settings, task.dataset, "train")
-            mask, memory, stored, facts[task.name] = consolidate_task(
-                settings, task, pack, self.hardware, learned.network, learned.trace, mask, memory
-            )
-            weights = {name: tensor.detach().cpu().clone() for name, tensor in learned.network.state_dict().items()}
-            for test in settings.tests:
-                column, _ = evaluate(
-                    self.pack(settings, test, "test"), {task.name: learned.network.eval()}, exact, shown=0
-                )
-                scores[test] |= column
-        found = summarize(settings, scores, facts, stored, machine_of(self.hardware.describe()))
-        return Run(found, after_of_csv(forgetting_csv(settings, scores).decode()))
+        reached = Reached()
+        for number, task in enumerate(settings.tasks, start=1):
+            asked = (settings.strategy, settings.section("strategies"), settings.tests)
+            alike = repr((settings.tasks[:number], *asked, *_of_first(settings)))
+            if alike not in self.reached:
+                self.reached[alike] = self.after(settings, task, reached)
+            reached = self.reached[alike]
+        machine = machine_of(self.hardware.describe())
+        found = summarize(settings, reached.scores, reached.facts, reached.stored, machine)
+        return Run(found, after_of_csv(forgetting_csv(settings, reached.scores).decode()))
 
-    def learn(
-        self,
-        settings: Params,
-        task: Task,
-        weights: dict[str, Tensor] | None,
-        mask: Mask | None,
-        memory: Memory | None,
-    ) -> Learned:
+    def after(self, settings: Params, task: Task, before: Reached) -> Reached:
+        """Learns a task, consolidates it, and evaluates the network on all tests, in fp32, as the pipeline does."""
+        learned = self.learn(settings, task, before)
+        pack = self.pack(settings, task.dataset, "train")
+        mask, memory, stored, facts = consolidate_task(
+            settings, task, pack, self.hardware, learned.network, learned.trace, before.mask, before.memory
+        )
+        weights = {name: tensor.detach().cpu().clone() for name, tensor in learned.network.state_dict().items()}
+        exact = Hardware(self.hardware.device, "fp32")
+        scores = {}
+        for test in settings.tests:
+            pictures = self.pack(settings, test, "test")
+            column, _ = evaluate(pictures, {task.name: learned.network.eval()}, exact, shown=0)
+            scores[test] = {**before.scores.get(test, {}), **column}
+        return Reached(weights, mask, memory, stored, {**before.facts, task.name: facts}, scores)
+
+    def learn(self, settings: Params, task: Task, before: Reached) -> Learned:
         """Learns a task, the first one only where no strategy before has."""
         pack = self.pack(settings, task.dataset, "train")
         if task.after is not None:
-            return learn_task(settings, task, pack, self.hardware, weights, mask, memory)
-        alike = repr((task.dataset, settings.train, settings.backbone, settings.section("backbones")))
+            return learn_task(settings, task, pack, self.hardware, before.weights, before.mask, before.memory)
+        alike = repr((task.dataset, *_of_first(settings)))
         if alike not in self.first:
             self.first[alike] = learn_task(settings, task, pack, self.hardware, None, None, None)
         return self.first[alike]
@@ -101,6 +111,11 @@ class Seed:
         if (name, split) not in self.packs:
             self.packs[name, split] = Pack.open(self.folder / name, split)
         return self.packs[name, split]
+
+
+def _of_first(settings: Params) -> tuple[object, ...]:
+    """What the first task's training depends on beside its data set."""
+    return settings.train, settings.backbone, settings.section("backbones")
 
 
 def main() -> None:
