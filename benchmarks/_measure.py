@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +104,40 @@ def interleaved(works: Mapping[str, Work], rounds: int) -> dict[str, list[float]
             if number >= uncounted:
                 seconds[name].append(time.perf_counter() - start)
     return seconds
+
+
+@contextmanager
+def elsewhere(make: Callable[..., Mapping[str, Work]], *given: Any) -> Iterator[dict[str, Work]]:
+    """The works that `make(*given)` returns, in a process of their own that our settings do not reach.
+
+    A baseline that shared our process would keep freed memory as ours does. The other process waits while ours works.
+    """
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_serve, args=(there, torch.get_num_threads(), make, given), daemon=True)
+    process.start()
+    there.close()
+    try:
+        yield {name: partial(_ask, here, name) for name in here.recv()}
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _serve(asked: Connection, threads: int, make: Callable[..., Mapping[str, Work]], given: tuple[Any, ...]) -> None:
+    torch.set_num_threads(threads)
+    works = make(*given)
+    asked.send(list(works))
+    while True:
+        works[asked.recv()]()
+        if on_gpu():
+            torch.cuda.synchronize()
+        asked.send(None)
+
+
+def _ask(connection: Connection, name: str) -> None:
+    connection.send(name)
+    connection.recv()
 
 
 def rates(samples: int, flops: float, seconds: list[float], where: Hardware) -> dict[str, float | str]:

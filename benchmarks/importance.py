@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -22,21 +25,20 @@ PROPORTION = masks.consolidated_proportion(0, 0.008, 1, 10)
 def main() -> None:
     chosen = _measure.arguments("importance", __doc__, batch=18, patch=100)
     where = _measure.hardware(chosen)
-    ours, published = networks(where.device)
-    with packed() as pack:
+    ours, _ = networks(where.device)
+    with packed() as pack, quietly():
         samples = crops.for_importance(pack, chosen.patch, 0, 0, chosen.batch, 1, where.device)
-        singles = list(samples)
         works: dict[str, _measure.Work] = {"ours": lambda: mean_absolute_gradient(ours, samples, where)}
-        if not chosen.ours_only:
-            works["published"] = lambda: plain_loop(published, singles)
-        console.out.quiet = True  # of the pass's own progress
-        values = {name: work() for name, work in works.items()}
-        seconds = _measure.interleaved(works, chosen.steps)
-        console.out.quiet = False
+        if chosen.ours_only:
+            seconds = _measure.interleaved(works, chosen.steps)
+        else:
+            singles = [Batch(single.rainy.cpu(), single.clean.cpu()) for single in samples]
+            mine, theirs = (work() for work in (works["ours"], published_loop(singles, where.device)["published"]))
+            with _measure.elsewhere(published_loop, singles, where.device) as published:
+                seconds = _measure.interleaved({**works, **published}, chosen.steps)
     if chosen.ours_only:
         _measure.ours_only(seconds["ours"])
         return
-    mine, theirs = values["ours"], values["published"]
     difference = (_joined(mine, theirs) - _joined(theirs, theirs)).norm() / _joined(theirs, theirs).norm()
     result = Result(f"importance, {chosen.batch} samples, {chosen.precision}", vars(chosen) | {"json": None})
     result.facts = {
@@ -45,6 +47,23 @@ def main() -> None:
     }
     result.rows = [_measure.compared("importance pass", "published", seconds, "ours")]
     _measure.finish(chosen, result)
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without the pass's own progress."""
+    console.out.quiet = True
+    try:
+        yield
+    finally:
+        console.out.quiet = False
+
+
+def published_loop(singles: list[Batch], device: torch.device) -> dict[str, _measure.Work]:
+    """The published network's loop over the same samples."""
+    _, network = networks(device)
+    there = [Batch(single.rainy.to(device), single.clean.to(device)) for single in singles]
+    return {"published": lambda: plain_loop(network, there)}
 
 
 def plain_loop(network: PublishedPReNet, singles: list[Batch]) -> dict[str, Tensor]:

@@ -31,7 +31,7 @@ def main() -> None:
         return
     where = _measure.hardware(chosen)
     batch = crops(chosen.batch, chosen.patch)
-    works = {"at once": step(networks()[0], batch, where, distilled=False)}
+    works = {"at once": step(networks()[0], batch, where, distilled=False, micro_batch=chosen.batch)}
     works |= {str(size): step(networks()[0], batch, where, distilled=False, micro_batch=size) for size in SIZES}
     if chosen.ours_only:
         _measure.ours_only(_measure.interleaved({"ours": works["at once"]}, chosen.steps)["ours"])
@@ -68,7 +68,7 @@ def _peak(variant: str, count: int, side: int, precision: str, threads: int) -> 
             return published_step(published, batch.rainy, batch.clean, optimizer)
     else:
         where = choose("cpu", precision, threads)
-        size = None if variant == "at once" else int(variant)
+        size = count if variant == "at once" else int(variant)
         work = step(ours, batch, where, distilled=False, micro_batch=size)
     Path("/proc/self/clear_refs").write_text("5")  # begins the high-water mark anew: proc(5)
     before = _status("VmRSS")

@@ -27,21 +27,18 @@ CPU = torch.device("cpu")
 def main() -> None:
     chosen = _measure.arguments("training_step", __doc__, batch=18, patch=100)
     where = _measure.hardware(chosen).for_steps(COMPILED_FROM)
-    ours, published = networks(where.device)
     batch = crops(chosen.batch, chosen.patch, where.device)
-    works = {"ours": step(ours, batch, where, distilled=False)}
+    works = {"ours": step(networks(where.device)[0], batch, where, distilled=False)}
     if chosen.ours_only:
         _measure.ours_only(_measure.interleaved(works, chosen.steps)["ours"])
         return
-    optimizer = torch.optim.Adam(published.parameters(), lr=1e-3)
     works |= {
-        "published": lambda: published_step(published, batch.rainy, batch.clean, optimizer),
-        "published, one forward": lambda: published_step(published, batch.rainy, batch.clean, optimizer, prints=False),
         "ours, distilling": step(networks(where.device)[0], batch, where, distilled=True),
         "its convolutions": convolutions(chosen.batch, chosen.patch, where),
     }
     facts = gradients(batch, where)
-    seconds = _measure.interleaved(works, chosen.steps)
+    with _measure.elsewhere(published_steps, chosen.batch, chosen.patch, where.device) as published:
+        seconds = _measure.interleaved({**works, **published}, chosen.steps)
     result = Result(f"training step, {chosen.precision}", vars(chosen) | {"json": None}, facts=facts)
     result.rows = [
         _measure.compared("training step", "published", seconds, "ours"),
@@ -54,6 +51,17 @@ def main() -> None:
         found = _measure.rates(chosen.batch, work, seconds[name], where)
         result.facts |= {f"{name}, {what}": value for what, value in found.items()}
     _measure.finish(chosen, result)
+
+
+def published_steps(count: int, side: int, device: torch.device) -> dict[str, _measure.Work]:
+    """The published script's step on the same batch, and without its second forward."""
+    _, network = networks(device)
+    batch = crops(count, side, device)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    return {
+        "published": lambda: published_step(network, batch.rainy, batch.clean, optimizer),
+        "published, one forward": lambda: published_step(network, batch.rainy, batch.clean, optimizer, prints=False),
+    }
 
 
 def networks(device: torch.device = CPU) -> tuple[PReNet, PublishedPReNet]:

@@ -178,7 +178,10 @@ def leaves(value: Any, path: str = "") -> list[str]:
     return [path]
 
 
-@pytest.mark.parametrize("profile", ["params.yaml", "profiles/paper.yaml", "profiles/photos.yaml"])
+PROFILES = ["params.yaml", *(f"profiles/{path.name}" for path in sorted((ROOT / "profiles").glob("*.yaml")))]
+
+
+@pytest.mark.parametrize("profile", PROFILES)
 def test_every_parameter_is_declared_by_a_stage(profile: str, tmp_path: Path) -> None:
     """Changing any leaf of params.yaml makes a stage stale, so that no result is taken for another's."""
     shutil.copytree(ROOT / ".dvc", tmp_path / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp"))

@@ -1,9 +1,14 @@
 """A whole picture through a network."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+from derain import inference
+from derain.backbones.prenet import PReNet
 from derain.hardware import Hardware, choose
 from derain.inference import estimate
 from derain.types import DataError, ParamsError, Restored
@@ -27,6 +32,48 @@ def test_every_level_comes_back_unchanged(hardware: Hardware) -> None:
 def test_a_picture_too_large_for_memory_is_named_by_its_size(hardware: Hardware) -> None:
     with pytest.raises(DataError, match="30x20 pixels do not fit"):
         estimate(Greedy(), np.zeros((20, 30, 3), np.uint8), hardware)
+
+
+class Layers(nn.Module):
+    """Convolutions of all kinds before a ReLU, of which two can apply it themselves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 4, 3, stride=2, padding=1, bias=False),
+            nn.ReLU(),
+            nn.Conv2d(4, 4, 3, padding=2, dilation=2, groups=2),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(4, 4, 3, padding="same"),
+            nn.ReLU(),
+            nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"),
+            nn.ReLU(),
+            nn.Conv2d(4, 3, 1),
+        )
+
+    def forward(self, rainy: torch.Tensor) -> Restored:
+        return Restored(self.layers(rainy))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(("network", "count"), [(lambda: PReNet(8, 3, 2), 5), (Layers, 2)])
+def test_a_fused_network_computes_the_same(
+    network: Callable[[], nn.Module], count: int, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if precision == "bf16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("this processor does not convolve in bf16")
+    torch.manual_seed(0)
+    plain, where = network().eval().requires_grad_(False), Hardware(torch.device("cpu"), precision)
+    pictures = torch.rand(2, 3, 33, 47).numpy()
+    before = inference.forward(plain, pictures, where)
+    fused = inference.fused(plain, where)
+    assert sum(isinstance(module, inference._ConvolutionReLU) for module in fused.modules()) == count
+    np.testing.assert_allclose(
+        inference.forward(fused, pictures, where), before, atol=1e-6 if precision == "fp32" else 0.01
+    )
+    np.testing.assert_array_equal(inference.forward(plain, pictures, where), before)
+    monkeypatch.setattr(inference, "_can_fuse", lambda dtype: False)
+    np.testing.assert_array_equal(inference.forward(inference.fused(plain, where), pictures, where), before)
 
 
 @pytest.mark.parametrize(

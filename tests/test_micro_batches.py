@@ -14,7 +14,7 @@ from derain.data.pack import Pack
 from derain.hardware import Hardware
 from derain.params import Params
 from derain.strategies import nr
-from derain.training import masks
+from derain.training import cuda_graphs, masks
 from derain.training.learn import training_step
 from derain.training.micro_batches import MicroBatches
 from derain.training.stream import learn_task
@@ -70,6 +70,32 @@ def test_a_task_in_parts_ends_at_the_same_weights(
     for key, weight in networks[0].network.state_dict().items():
         assert torch.allclose(weight, networks[1].network.state_dict()[key], rtol=0, atol=1e-5), key
         assert torch.equal(weight[mask[key]], before[key][mask[key]]) or name == "si"
+
+
+@pytest.mark.parametrize(
+    ("size", "pixels", "sizes"),
+    [
+        (None, None, [5]),
+        (2, None, [2, 2, 1]),
+        (None, 1199, [2, 2, 1]),
+        (None, 9, [1] * 5),
+        (None, 9**9, [5]),
+        (4, 9, [4, 1]),
+    ],
+)
+def test_parts_are_of_a_size_or_of_so_many_pixels(size: int | None, pixels: int | None, sizes: list[int]) -> None:
+    batch = Batch(*random_batch(0, count=5))  # of 20x20
+    found = MicroBatches(size, pixels).within_memory(batch, list)
+    assert [len(part.rainy) for part in found] == sizes
+    assert sum(part.share for part in found) == pytest.approx(batch.share)
+
+
+def test_on_a_cpu_in_fp32_a_layer_stays_in_the_cache(tiny_params: Params) -> None:
+    cpu = torch.device("cpu")
+    for hardware, size in ((Hardware(cpu, "fp32"), 6), (Hardware(cpu, "bf16"), 18)):
+        parts = cuda_graphs.micro_batches(None, network_of(tiny_params), hardware)
+        rainy = torch.empty(18, 3, 100, 100)
+        assert len(parts.within_memory(Batch(rainy, rainy), next).rainy) == size
 
 
 class Small(nn.Module):

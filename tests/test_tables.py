@@ -13,7 +13,7 @@ import pytest
 import yaml
 from dvc.utils.hydra import apply_overrides
 
-from derain import params
+from derain import cli, params
 from derain.report import comparison, paper_tables, studies, variants
 from derain.report.comparison import Recorded, RecordedRun
 from derain.report.paper_tables import Table
@@ -213,18 +213,54 @@ def test_a_study_stands_beside_the_plain_run_and_not_alone() -> None:
 
 def test_markdown_has_a_cell_a_column() -> None:
     runs = [made(name, seed, 25.0 + seed) for name in VARIANTS for seed in range(2)]
-    text = paper_tables.as_markdown(found(*runs).values())
+    text = paper_tables.as_markdown(found(*runs).values(), Path("params.yaml"), Path("metrics/recorded.json"))
     for block in text.split("\n\n"):
         if block.startswith("|"):
             assert len({line.count("|") for line in block.splitlines()}) == 1
     assert text.count("\n## ") == 15
 
 
-def test_the_tables_in_the_docs_are_those_of_the_record() -> None:
-    recorded = comparison.read_recorded(ROOT / "metrics/recorded.json")
-    assert recorded.fits(SETTINGS)
-    text = paper_tables.as_markdown(paper_tables.tables(SETTINGS, BASE, recorded))
-    assert (ROOT / "docs/tables.md").read_text() == text, "derain tables -o docs/tables.md"
+@pytest.mark.parametrize(
+    ("profile", "record", "page"),
+    [
+        ("params.yaml", "metrics/recorded.json", "docs/tables.md"),
+        ("profiles/pairs.yaml", "metrics/recorded-pairs.json", "docs/tables-pairs.md"),
+    ],
+)
+def test_the_tables_in_the_docs_are_those_of_the_record(profile: str, record: str, page: str) -> None:
+    base = params.content(ROOT / profile)
+    recorded = comparison.read_recorded(ROOT / record)
+    assert recorded.fits(params.of(base))
+    found = paper_tables.tables(params.of(base), base, comparison.of_today(params.of(base), base, recorded))
+    text = paper_tables.as_markdown(found, Path(profile), Path(record))
+    assert (ROOT / page).read_text() == text, f"derain tables --params {profile} --recorded {record} -o {page}"
+
+
+def test_a_record_of_another_profile_is_told_and_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = tmp_path / "record.json"
+    comparison.record(record, SETTINGS, [made("nr", 0, 26.0)])
+    monkeypatch.chdir(ROOT)
+    assert cli.main(["tables", "--recorded", str(record)]) == 0
+    assert "## Table 1, ours" in capsys.readouterr().out
+    assert cli.main(["tables", "--recorded", str(record), "--params", "profiles/pairs.yaml"]) == 0
+    printed = capsys.readouterr()
+    assert "## Table 1, ours" not in printed.out
+    assert "other parameters than profiles/pairs.yaml" in printed.err
+
+
+def test_the_profile_of_real_pairs_is_the_middle_one_but_for_its_size_and_tests() -> None:
+    middle, pairs = (params.content(ROOT / f"profiles/{name}.yaml") for name in ("photos", "pairs"))
+    assert [change.partition("=")[0] for change in variants.overrides(middle, pairs)] == [
+        "threads",
+        "data.test_share",
+        "+datasets.rain100h",
+        "+datasets.rain100l",
+        "+tests.rain100h",
+        "+tests.rain100l",
+        "train.steps_per_epoch",
+    ]
 
 
 def test_the_studies_pictures_hold_the_means() -> None:

@@ -25,6 +25,10 @@ COMPILED_FROM = 20_000
 """Steps of a task from which on its networks are compiled on a GPU: fewer do not make up for a minute of compiling."""
 
 
+_PIXELS_AT_ONCE = 60_000
+"""Six crops of 100x100: measured on two cores with 32 MB of cache; a step takes 6 % less time than with 18 at once."""
+
+
 @dataclass(frozen=True)
 class Hardware:
     """A device and the precision of the network's forward pass; weights and losses stay in fp32.
@@ -39,6 +43,11 @@ class Hardware:
     @property
     def is_gpu(self) -> bool:
         return self.device.type == "cuda"
+
+    @property
+    def pixels_at_once(self) -> int | None:
+        """How many pixels of a batch are fastest at once, so that a layer stays in the cache; None: all of them."""
+        return _PIXELS_AT_ONCE if self.device.type == "cpu" and self.precision == "fp32" else None
 
     def autocast(self) -> AbstractContextManager[None]:
         """The context for a forward pass: bf16 where `precision` says so, else nothing."""

@@ -114,8 +114,8 @@ class LaterTask(Section):
 class Train(Section):
     """One task's training.
 
-    `steps_per_epoch: null` means every patch of the set's grid once an epoch, `micro_batch: null` that the whole batch
-    goes through the network at once.
+    `steps_per_epoch: null` means every patch of the set's grid once an epoch, `micro_batch: null` that as many samples
+    go through the network at once as are fastest (`Hardware.pixels_at_once`).
     """
 
     lr: Positive

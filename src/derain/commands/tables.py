@@ -1,7 +1,7 @@
 """Prints the paper's tables, and the studies', as Markdown. Run it in the project's root.
 
-They are made of the runs in metrics/recorded.json and of this clone's DVC experiments: `experiments/table1` to
-`table5`, `experiments/strategies` and so on.
+They are made of the recorded runs and of this clone's DVC experiments: `experiments/table1` to `table5`,
+`experiments/strategies` and so on. Runs of another profile have a record of their own, as metrics/recorded-pairs.json.
 """
 
 from __future__ import annotations
@@ -9,33 +9,43 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from derain import paths
+
 HELP = "the paper's tables, from recorded runs and experiments"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--record", action="store_true", help="write the experiments into metrics/recorded.json too")
+    parser.add_argument("--record", action="store_true", help="write the experiments into the record too")
+    parser.add_argument(
+        "--recorded", type=Path, default=paths.RECORDED, metavar="FILE", help="the record (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--params", type=Path, default="params.yaml", metavar="FILE", help="the runs' parameters (default: %(default)s)"
+    )
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="where the Markdown goes")
 
 
 def main(chosen: argparse.Namespace) -> int:
-    from derain import console, params, paths
+    from derain import console, params
     from derain.report import comparison, experiments, paper_tables
 
-    base = params.content()
+    base = params.content(chosen.params)
     settings = params.of(base)
     found = experiments.of_this_clone(Path(), base)
     for line in found.left_out:
         console.warn(line)
     if chosen.record:
-        recorded = comparison.record(paths.RECORDED, settings, found.runs)
-        console.say(f"{paths.RECORDED}: {len(recorded.runs)} runs; `dvc repro` brings them into the report")
+        recorded = comparison.record(chosen.recorded, settings, found.runs)
+        console.say(
+            f"{chosen.recorded}: {len(recorded.runs)} runs; `dvc repro` brings {paths.RECORDED} into the report"
+        )
     else:
-        there = comparison.read_recorded(paths.RECORDED)
+        there = comparison.read_recorded(chosen.recorded)
         if there.runs and not there.fits(settings):
-            console.warn(comparison.ANOTHER_PROFILE)
+            console.warn(f"{chosen.recorded} holds runs of other parameters than {chosen.params}; they are left out")
         recorded = comparison.joined(there, settings, found.runs)
     recorded = comparison.of_today(settings, base, recorded)
-    text = paper_tables.as_markdown(paper_tables.tables(settings, base, recorded))
+    text = paper_tables.as_markdown(paper_tables.tables(settings, base, recorded), chosen.params, chosen.recorded)
     if chosen.output:
         paths.write_atomically(chosen.output, text.encode())
         console.say(f"wrote {chosen.output}")

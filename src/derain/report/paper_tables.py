@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 
 from derain.params import Benchmark, Params
@@ -58,17 +59,17 @@ _STUDIES = {
 }
 
 
-_HEAD = """# Tables
+_HEAD = """# Tables of {profile}
 
-Made by `derain tables` from the recorded runs (`metrics/recorded.json`) and this clone's experiments; how to run them:
+Made by `derain tables` from the recorded runs (`{record}`) and this clone's experiments; how to run them:
 `experiments/README.md`. Means over seeds ± standard deviation. The paper's own numbers are of benchmark sets and a
 network of full size: they stand apart, and compare with ours only where the tests below are the same.
 """
 
 
-def as_markdown(found: Iterable[Table]) -> str:
-    """Tables as a page of Markdown."""
-    parts = [_HEAD]
+def as_markdown(found: Iterable[Table], profile: Path, record: Path) -> str:
+    """Tables as a page of Markdown, which names the files of the parameters and of the recorded runs."""
+    parts = [_HEAD.format(profile=profile, record=record)]
     for table in found:
         rows = [["", *table.columns], ["---", *("---:" for _ in table.columns)]]
         rows += [[label, *cells] for label, cells in table.rows]

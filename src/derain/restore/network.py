@@ -162,12 +162,15 @@ class _Torch:
     """A `Forward` by torch."""
 
     def __init__(self, network: nn.Module, where: Hardware, memory: int) -> None:
+        from derain.inference import fused
+
         self._network, self._where, self._memory = network, where, memory
+        self._fused = fused(network, where)
 
     def __call__(self, batch: NDArray[np.float32], /) -> NDArray[np.float32]:
         from derain.inference import forward
 
-        return forward(self._network, batch, self._where)
+        return forward(self._fused, batch, self._where)
 
     @cached_property
     def bytes_per_pixel(self) -> float:

@@ -32,7 +32,7 @@ def micro_batches(size: int | None, network: nn.Module, hardware: Hardware) -> M
     """How a task's batches go through the network: captured on a GPU, step by step elsewhere."""
     if hardware.is_gpu:
         return CapturedBatches(size, network, hardware.device)
-    return MicroBatches(size)
+    return MicroBatches(size, hardware.pixels_at_once)
 
 
 class CapturedBatches(MicroBatches):

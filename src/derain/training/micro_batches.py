@@ -16,9 +16,13 @@ T = TypeVar("T")
 
 @dataclass
 class MicroBatches:
-    """At most `size` samples go through the network at once (None: the whole batch), and fewer once memory ran out."""
+    """At most `size` samples go through the network at once, and fewer once memory ran out.
+
+    Where `size` is None, as many as have `pixels` together, at least one; where both are, the whole batch.
+    """
 
     size: int | None = None
+    pixels: int | None = None
 
     def within_memory(self, batch: Batch, work: Callable[[Iterator[Batch]], T]) -> T:
         """What `work` returns for the parts of a batch; where memory runs out, `work` begins anew with smaller parts.
@@ -26,7 +30,7 @@ class MicroBatches:
         Raises:
             ParamsError: a single sample does not fit.
         """
-        size = self.size or len(batch.rainy)
+        size = at_first = self._size(batch)
         while True:
             try:
                 result = work(parts_of(batch, size))
@@ -39,10 +43,16 @@ class MicroBatches:
             if size == 1:
                 raise ParamsError(_too_large(batch))
             size = min(size, len(batch.rainy)) // 2 or 1
-        if size < (self.size or len(batch.rainy)):
+        if size < at_first:
             warn(f"memory ran out: from here on micro-batches of {size} (train.micro_batch); the batch stays as it is")
             self.size = size
         return result
+
+    def _size(self, batch: Batch) -> int:
+        count, _, height, width = batch.rainy.shape
+        if self.size or self.pixels is None:
+            return self.size or count
+        return min(count, max(1, self.pixels // (height * width)))
 
 
 def parts_of(batch: Batch, size: int) -> Iterator[Batch]:
