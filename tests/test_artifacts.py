@@ -9,6 +9,7 @@ from safetensors import safe_open
 
 from derain import artifacts, paths
 from derain.backbones import prenet
+from derain.restore import network as restore_network
 from derain.types import DataError
 
 SIZE = prenet.Params(channels=4, stages=2, blocks=1)
@@ -97,6 +98,16 @@ def test_weights_of_another_size_name_the_first_tensor_that_differs(model: Path)
     weights, _ = artifacts.load(model)
     with pytest.raises(DataError, match=r"another network: conv\.0\.weight is"):
         artifacts.load_weights(prenet.build(prenet.Params(channels=5, stages=2, blocks=1)), weights, model)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_derain_nothing(tmp_path: Path, value: float) -> None:
+    network = prenet.build(SIZE)
+    with torch.no_grad():
+        network.get_submodule("res_conv1.0").weight[0, 0, 0, 0] = value
+    artifacts.save_network(tmp_path / "w.safetensors", network, "prenet", SIZE, {"kind": "model", "seed": 0})
+    with pytest.raises(DataError, match=r"w\.safetensors is damaged: it holds weights that are not finite"):
+        restore_network.load(tmp_path / "w.safetensors", "cpu", "fp32")
 
 
 def test_a_mask_is_no_network(tmp_path: Path) -> None:

@@ -226,6 +226,9 @@ def load(
 
     where = hardware.choose(device, precision)
     network = artifacts.load_network(weights, where.device)
+    # A fused ReLU would make 0 of what is no number, and the picture would not show it.
+    if not all(bool(tensor.isfinite().all()) for tensor in network.state_dict().values()):
+        raise DataError(f"{weights} is damaged: it holds weights that are not finite. Train or fetch it again.")
     if where.device.type == "cuda" and max_memory is None:
         max_memory = int(0.8 * torch.cuda.mem_get_info(where.device)[0])
     return Network(_Torch(network, where, max_memory or DEFAULT_MEMORY), tile, overlap, max_memory)
