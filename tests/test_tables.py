@@ -279,6 +279,11 @@ def test_the_studies_pictures_hold_the_means() -> None:
     assert "average PSNR (dB) by nr.tau_l: 26.50, 24.00" in labels
     assert "average PSNR (dB) by nr.rank: 26.50, 25.50" in labels
     assert "average PSNR (dB) by channels; SI grey: 22.00, 26.50; 21.00, 23.00" in labels
+    axes = [
+        re.findall(r'x="34" [^>]*>([\d.]+)<', svg)
+        for svg in re.findall(r'aria-label="average PSNR \(dB\) by nr\..*?</svg>', text, re.S)
+    ]
+    assert axes == [["24", "25", "26"]] * 3, "one scale, so that small differences look small"
     learned = ", ".join(f"{level:.2f}" for level in range(21, 29))
     assert any(label.startswith(f"PSNR on the set just learned (dB) rank all; SI grey: {learned}") for label in labels)
     assert studies.section(BASE, Recorded(profile=profile(SETTINGS), runs=[made("nr", 0, 26.0)])) is None

@@ -40,12 +40,16 @@ class Cell(NamedTuple):
 
 
 def line_chart(
-    description: str, lines: Sequence[Line], x_ticks: Sequence[tuple[float, str]], baseline: float | None = None
+    description: str,
+    lines: Sequence[Line],
+    x_ticks: Sequence[tuple[float, str]],
+    baseline: float | None = None,
+    span: Sequence[float] = (),
 ) -> Markup:
-    """Lines over common axes, and a dashed level `baseline` that bears its value."""
+    """Lines over common axes, and a dashed level `baseline` that bears its value; the y axis holds `span` too."""
     levels = [y for line in lines for _, y in line.points]
     middle = fmean(levels)
-    levels += [] if baseline is None else [baseline]
+    levels += [*span, *([] if baseline is None else [baseline])]
     room = 0.14 * (max(levels) - min(levels)) or 0.5
     low, high = min(levels) - room, max(levels) + room
     x_of = _Scale(min(x for x, _ in x_ticks), max(x for x, _ in x_ticks), _LEFT, WIDTH - _RIGHT)

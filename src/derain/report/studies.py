@@ -46,7 +46,11 @@ def section(base: Content, recorded: Recorded) -> Markup | None:
     return element(
         "section",
         element("h2", "Studies"),
-        element("p", "Means over the recorded seeds. Each panel has its own scale.", class_="note"),
+        element(
+            "p",
+            "Means over the recorded seeds. The panels of NR’s parameters share a scale, each other one has its own.",
+            class_="note",
+        ),
         charts.legend(("main", "NR"), ("other", "the other one that the panel names")),
         element("div", *panels, class_="panels"),
     )
@@ -75,6 +79,7 @@ def table(base: Content, recorded: Recorded) -> bytes:
 def _values(base: Content, made: Made) -> Iterator[Markup]:
     """By parameter of NR: its values, the base's own among them."""
     found: dict[str, list[tuple[Any, Sequence[RecordedRun]]]] = {}
+    spans = {what: [_mean(figure, runs) for _, runs in made.values()] for what, figure in _FIGURES.items()}
     for variant, runs in made.values():
         for key, value in variant.content["nr"].items():
             if value != base["nr"][key]:
@@ -86,7 +91,7 @@ def _values(base: Content, made: Made) -> Iterator[Markup]:
         ticks = [(float(place), str(value)) for place, (value, _) in enumerate(values)]
         for what, figure in _FIGURES.items():
             line = [(float(place), _mean(figure, runs)) for place, (_, runs) in enumerate(values)]
-            yield from _panel(what, f"by nr.{key}", [Line("main", line, marked=True, digits=2)], ticks)
+            yield from _panel(what, f"by nr.{key}", [Line("main", line, marked=True, digits=2)], ticks, spans[what])
 
 
 def _widths(made: Made) -> Iterator[Markup]:
@@ -112,9 +117,11 @@ def _capacity(made: Made) -> Iterator[Markup]:
         return
     ticks = [(float(place), str(place)) for place in range(len(full[0].after))]
 
-    def line(look: Look, runs: Sequence[RecordedRun], of: Callable[[RecordedRun], Sequence[float]]) -> Line:
+    def line(
+        look: Look, runs: Sequence[RecordedRun], of: Callable[[RecordedRun], Sequence[float]], marked: bool = True
+    ) -> Line:
         means = map(fmean, zip(*map(of, runs), strict=True))
-        return Line(look, [(float(place), mean) for place, mean in enumerate(means)], marked=True)
+        return Line(look, [(float(place), mean) for place, mean in enumerate(means)], marked)
 
     yield from _panel(
         "free weights (%)",
@@ -123,7 +130,10 @@ def _capacity(made: Made) -> Iterator[Markup]:
         ticks,
     )
     for runs, name in ((full, "rank all"), (free, "rank free")):
-        lines = [line("main", runs, _just_learned), *([line("other", plain, _just_learned)] if plain else [])]
+        lines = [
+            line("main", runs, _just_learned),
+            *([line("other", plain, _just_learned, marked=False)] if plain else []),
+        ]
         yield from _panel("PSNR on the set just learned (dB)", f"{name}; SI grey", lines, ticks)
 
 
@@ -145,15 +155,21 @@ def _orders(made: Made) -> Iterator[Markup]:
         yield from _panel(what, f"{len(levels)} orders, sorted by NR; SI grey", lines, ticks)
 
 
-def _panel(what: str, small_print: str, lines: Sequence[Line], ticks: Sequence[tuple[float, str]]) -> Iterator[Markup]:
-    """A panel; none where a value is undefined, as forgetting is for a single task."""
+def _panel(
+    what: str,
+    small_print: str,
+    lines: Sequence[Line],
+    ticks: Sequence[tuple[float, str]],
+    span: Sequence[float] = (),
+) -> Iterator[Markup]:
+    """A panel, whose y axis holds `span` too; none where a value is undefined, as forgetting is for a single task."""
     if not all(math.isfinite(y) for line in lines for _, y in line.points):
         return
     values = "; ".join(", ".join(f"{y:.2f}" for _, y in line.points) for line in lines)
     yield element(
         "figure",
         element("figcaption", what, element("small", small_print)),
-        charts.line_chart(f"{what} {small_print}: {values}", lines, ticks),
+        charts.line_chart(f"{what} {small_print}: {values}", lines, ticks, span=span),
     )
 
 
