@@ -98,12 +98,16 @@ def interleaved(works: Mapping[str, Work], rounds: int) -> dict[str, list[float]
     for number in range(uncounted + rounds):
         for name, work in works.items():
             start = time.perf_counter()
-            work()
-            if on_gpu():
-                torch.cuda.synchronize()
+            _to_its_end(work)
             if number >= uncounted:
                 seconds[name].append(time.perf_counter() - start)
     return seconds
+
+
+def _to_its_end(work: Work) -> None:
+    work()
+    if on_gpu():
+        torch.cuda.synchronize()
 
 
 @contextmanager
@@ -129,9 +133,7 @@ def _serve(asked: Connection, threads: int, make: Callable[..., Mapping[str, Wor
     works = make(*given)
     asked.send(list(works))
     while True:
-        works[asked.recv()]()
-        if on_gpu():
-            torch.cuda.synchronize()
+        _to_its_end(works[asked.recv()])
         asked.send(None)
 
 

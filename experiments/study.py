@@ -68,9 +68,9 @@ class Seed:
     def run(self, settings: Params) -> Run:
         """A whole stream under one strategy."""
         reached = Reached()
+        asked = (settings.strategy, settings.section("strategies"), settings.tests, *_of_first(settings))
         for number, task in enumerate(settings.tasks, start=1):
-            asked = (settings.strategy, settings.section("strategies"), settings.tests)
-            alike = repr((settings.tasks[:number], *asked, *_of_first(settings)))
+            alike = repr((settings.tasks[:number], *asked))
             if alike not in self.reached:
                 self.reached[alike] = self.after(settings, task, reached)
             reached = self.reached[alike]

@@ -43,12 +43,14 @@ def forward(network: nn.Module, batch: np.ndarray, hardware: Hardware) -> np.nda
 def fused(network: nn.Module, hardware: Hardware) -> nn.Module:
     """A copy for inference that computes the same: on a CPU a convolution applies the ReLU that follows it itself.
 
-    By the operator of oneDNN that torch's own compiler puts there. Where it is missing, the copy is as the network.
+    By the operator of oneDNN that torch's own compiler puts there. Where it is missing, the network itself.
     """
-    network = copy.deepcopy(network)
     dtype = torch.bfloat16 if hardware.precision == "bf16" else torch.float32
+    if hardware.is_gpu or not _can_fuse(dtype):
+        return network
+    network = copy.deepcopy(network)
     for module in network.modules():
-        if isinstance(module, nn.Sequential) and hardware.device.type == "cpu" and _can_fuse(dtype):
+        if isinstance(module, nn.Sequential):
             layers = list(module)
             for place, (layer, following) in enumerate(pairwise(layers)):
                 if _is_plain(layer) and isinstance(following, nn.ReLU):
