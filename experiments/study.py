@@ -83,7 +83,7 @@ class Seed:
         learned = self.learn(settings, task, before)
         pack = self.pack(settings, task.dataset, "train")
         mask, memory, stored, facts = consolidate_task(
-            settings, task, pack, self.hardware, learned.network, learned.trace, before.mask, before.memory
+            settings, task, pack, self.hardware, learned.network.train(), learned.trace, before.mask, before.memory
         )
         weights = {name: tensor.detach().cpu().clone() for name, tensor in learned.network.state_dict().items()}
         exact = Hardware(self.hardware.device, "fp32")

@@ -253,7 +253,7 @@ def test_recorded_runs_stand_beside_the_run_with_their_spread(project: Path) -> 
         record(("NR", 0, 1.0), ("SI", 0, -2.0), ("SI", 1, -3.0), ("SI", 2, -4.0), ("NR", 1, 1.0), ("NR", 2, 1))
     )
     text = Page(built()).text
-    assert "recorded on a <b>machine</b>, 2021-10-11, 3 seeds each, mean ± standard deviation" in text
+    assert "recorded on a <b>machine</b>, 2021-10-11, seeds 0, 1, 2, mean ± standard deviation" in text
     assert "SI 23.00 ± 1.00" in text
     assert "NR 27.00 ± 0.00" in text
     assert "SI, recorded 26.50 ± 1.00" in text
@@ -262,7 +262,7 @@ def test_recorded_runs_stand_beside_the_run_with_their_spread(project: Path) -> 
 def test_a_single_seed_has_no_spread(project: Path) -> None:
     write_recorded(record(("SI", 0, -2.0)))
     text = Page(built()).text
-    assert "2021-10-11, 1 seed each." in text
+    assert "2021-10-11, seed 0." in text
     assert "±" not in text
 
 
@@ -442,7 +442,7 @@ def test_the_terminal_shows_the_rows_and_names_the_protocol(
     assert rows["this run (nr)"] == ["26.00", "33.00", "29.50", "0.295", "4.00", "21.50"]
     assert rows["SI*"] == ["23.00", "33.00", "26.50±1.41", "0.295", "4.00±0.00", "21.50±0.00"]
     text = "\n".join(lines)
-    assert "* recorded on a <b>machine</b>, 2021-10-11, 2 seeds each, mean ± standard deviation" in text
+    assert "* recorded on a <b>machine</b>, 2021-10-11, seeds 0, 1, mean ± standard deviation" in text
     assert "matlab-y: Y of BT.601" in text
     assert lines[-1] == f"Report: {paths.REPORT}"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +123,7 @@ def two_weights(a: float, b: float) -> dict[str, Tensor]:
 
 # Omega is 2 for a and 3 for b; a moves by +0.5, b by -0.2.
 PENALTIES = {
-    "ewc": ({"lambda_ewc": 10.0, "gamma": 1.0, "samples": 2}, 5 * (2 * 0.25 + 3 * 0.04), (10 * 2 * 0.5, -10 * 3 * 0.2)),
+    "ewc": ({"lambda_ewc": 20.0, "gamma": 0.5, "samples": 2}, 5 * (2 * 0.25 + 3 * 0.04), (10 * 2 * 0.5, -10 * 3 * 0.2)),
     "mas": ({"lambda_mas": 10.0, "samples": 2}, 10 * (2 * 0.25 + 3 * 0.04), (20 * 2 * 0.5, -20 * 3 * 0.2)),
     "synaptic_intelligence": ({"c": 10.0, "xi": 0.1}, 10 * (2 * 0.25 + 3 * 0.04), (20 * 2 * 0.5, -20 * 3 * 0.2)),
     # Each tensor by itself: s is 1 for a and 0.6 for b; the derivative is beta/2 (1 + 2 s) Omega sign.
@@ -251,6 +251,65 @@ def test_penalties_move_weights_and_are_no_part_of_the_traces_gradient(hardware:
         assert integral.item() == pytest.approx(slope * 1e-3, rel=0.05)
 
 
+def test_distillation_pulls_to_the_former_self_by_its_share(hardware: Hardware) -> None:
+    """Eq. 6 and 7: a step goes down the slope of the loss on the clean pictures, and lambda times that on its own."""
+    batch, network = Batch(*random_batch(3)), Line(0.9, 0.05)
+    section = {"alpha_l": 0.008, "tau_s": 1.0, "tau_l": 10.0, "consolidate": False, "rank": "all"}
+    strategy = made("nr", hardware, {}, **section, lambda_kd=0.4, gradient="sample", samples=2)
+    strategy.before_task(network)
+    with torch.no_grad():
+        network.a -= 0.3
+        network.b += 0.15
+    remembered = Batch(batch.rainy, 0.9 * batch.rainy + 0.05)
+    loss = strategy.extra_losses(batch, network(batch.rainy))["distillation"].item()
+    assert loss == pytest.approx(0.4 * negative_ssim(0.6 * batch.rainy + 0.2, remembered.clean).item(), rel=1e-5)
+    assert loss > -0.4 + 1e-3, "away from the former self"
+    supervised, distilled = (slopes_by_difference(pairs, 0.6, 0.2) for pairs in (batch, remembered))
+    trace = steps(network, strategy, batch, lr=1e-3, count=1)
+    found = [way.item() for _, way in trace.values()]
+    expected = [-1e-3 * (own + 0.4 * former) for own, former in zip(supervised, distilled, strict=True)]
+    assert found == pytest.approx(expected, rel=0.02)
+
+
+def test_replays_step_goes_down_the_mean_slope_of_own_and_joined_crops(hardware: Hardware) -> None:
+    rainy, clean = ((part * 255).round().to(torch.uint8).permute(0, 2, 3, 1) for part in random_batch(1, count=2))
+    memory = {"rainy": rainy, "clean": clean, "task": torch.zeros(2, dtype=torch.int16)}
+    strategy = made("replay", hardware, memory, buffer=2, batch=5)
+    joined = strategy.join(Batch(*random_batch(0)), np.random.default_rng(3))
+    assert len(joined.rainy) == 3 + 5
+    each = [slopes_by_difference(Batch(joined.rainy[k : k + 1], joined.clean[k : k + 1]), 0.6, 0.2) for k in range(8)]
+    trace = steps(Line(0.6, 0.2), strategy, joined, lr=1e-3, count=1)
+    assert [way.item() for _, way in trace.values()] == pytest.approx(-1e-3 * np.mean(each, axis=0), rel=0.02)
+
+
+class Vector(nn.Module):
+    """The line of two weights again, with both in one tensor: masks choose within a tensor."""
+
+    def __init__(self, a: float, b: float) -> None:
+        super().__init__()
+        self.ab = nn.Parameter(torch.tensor([a, b]))
+
+    def forward(self, rainy: Tensor) -> Restored:
+        return Restored(self.ab[0] * rainy + self.ab[1])
+
+
+def test_packnet_projects_the_step_on_the_smaller_of_two_weights(packs: dict[str, Pack], hardware: Hardware) -> None:
+    plugin = parameters.load_plugin("strategies", "packnet")
+    network, batch = Vector(0.6, -0.2), Batch(*random_batch(3))
+    first = plugin.Strategy(plugin.Params(share=0.5), masks.nothing_consolidated(network), hardware, {})
+    mask = consolidated(first, network, packs["heavy"]).mask
+    assert mask["ab"].tolist() == [True, False]
+    second = plugin.Strategy(plugin.Params(share=0.5), mask, hardware, {})
+    second.before_task(network)
+    trace = steps(network, second, batch, lr=1e-3, count=1)
+    _, slope = slopes_by_difference(batch, 0.6, -0.2)
+    assert trace["ab"][1].tolist() == pytest.approx([0, -1e-3 * slope], rel=0.02)
+    second.after_task(network)
+    assert consolidated(second, network, packs["heavy"], position=1).mask["ab"].tolist() == [False, False], (
+        "half of one"
+    )
+
+
 def test_packnet_takes_a_share_of_the_largest_free_weights(
     tiny_params: Params, packs: dict[str, Pack], hardware: Hardware
 ) -> None:
@@ -314,6 +373,25 @@ def test_bytes_between_tasks_are_as_declared(
     params = under(tiny_params, name, **({"buffer": 6} if name == "replay" else {}))
     for weights, left in weights_of(params, packs, hardware):
         assert left.stored == stored(name, sum(weight.numel() for weight in weights.values()))
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [
+        ({"consolidate": False}, lambda weights: 4 * weights),
+        ({"lambda_kd": 0.0}, lambda weights: -(-weights // 8)),
+        ({"consolidate": False, "lambda_kd": 0.0}, lambda weights: 0),
+    ],
+)
+def test_each_part_of_nr_stores_its_own(
+    part: dict[str, Any],
+    expected: Callable[[int], int],
+    tiny_params: Params,
+    packs: dict[str, Pack],
+    hardware: Hardware,
+) -> None:
+    for weights, left in weights_of(under(tiny_params, "nr", **part), packs, hardware):
+        assert left.stored == expected(sum(weight.numel() for weight in weights.values()))
 
 
 @pytest.mark.parametrize("name", parameters.plugins("strategies"))

@@ -126,11 +126,21 @@ def test_of_one_task_there_is_no_forgetting_and_no_unseen_set_has_no_mean() -> N
     assert found["consolidated"] == {"task0": 0.5}
 
 
-def test_a_task_whose_set_is_not_tested_has_no_place_in_the_matrix() -> None:
+def test_a_task_whose_set_is_not_tested_has_a_row_and_no_column() -> None:
     found = summarize(
         settings(tests={"first": "learned", "third": "learned"}), scores(), FACTS, 1000, MACHINE
     ).as_json()
-    assert found["forgetting"]["psnr"] == 30 - 27
+    assert found["forgetting"]["psnr"] == 31 - 27
+    assert found["backward_transfer"]["psnr"] == 27 - 30
+    last = summarize(settings(tests={"third": "learned"}), scores(), FACTS, 1000, MACHINE).as_json()
+    assert "forgetting" not in last, "the last task's own set"
+
+
+def test_a_set_that_comes_again_is_forgotten_once() -> None:
+    again = {"1": {"dataset": "first", "after": "2"}, "2": {"dataset": "second", "after": "0"}}
+    found = summarize(settings(stream=again), scores(), FACTS, 1000, MACHINE).as_json()
+    assert found["forgetting"]["psnr"] == 28 - 24, "of the second set alone: the last task learned the first again"
+    assert found["backward_transfer"]["psnr"] == 24 - 28
 
 
 def test_the_curve_has_a_row_for_each_cell_in_the_order_of_the_stream() -> None:

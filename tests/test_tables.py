@@ -170,7 +170,7 @@ def test_a_table_has_means_and_spreads_and_doing_nothing() -> None:
     expected = (
         "matlab-y",
         "600 optimizer steps a task, 2,400 for one set alone and for Mix",
-        "2 seeds each",
+        "seeds 0, 2, mean",
         "a machine",
     )
     assert all(part in note for part in expected), "seed 1, which NR has not got, is left out"
@@ -191,6 +191,29 @@ def test_table_4_goes_by_the_order_of_the_tasks() -> None:
     assert [row[0] for _, row in table.rows[1:]] == [
         f"{level:.2f} ± 1.41 / {level / 100:.3f}" for level in (24, 25, 26, 27)
     ]
+
+
+def test_seeds_that_no_two_rows_share_and_rows_of_several_machines_are_told() -> None:
+    [note] = found(made("nr", 0, 26.0), made("si", 1, 25.0))["Table 1, ours"].notes
+    assert "SI seed 1; NR seed 0" in note
+    other = made("nr", 1, 27.0)
+    other = other.model_copy(update={"summary": other.summary.model_copy(update={"machine": "another"})})
+    runs = [made("nr", 0, 26.0), other, made("si", 0, 25.0), made("si", 1, 25.0)]
+    [note] = found(*runs)["Table 1, ours"].notes
+    assert "a machine and another (the spread holds their difference: NR)" in note
+    assert "seeds 0, 1, mean" in note
+
+
+def test_the_table_beside_a_run_is_of_the_seeds_that_its_rows_share() -> None:
+    runs = [made("nr", 0, 26.0), made("nr", 1, 30.0), made("si", 0, 25.0)]
+    beside = comparison.beside(SETTINGS, BASE, Recorded(profile=profile(SETTINGS), runs=runs))
+    assert beside is not None
+    assert beside.seeds == {"NR": [0], "SI": [0]}
+
+
+def test_a_table_needs_a_run_of_its_own() -> None:
+    assert "Table 2, ours" not in found(made("nr", 0, 26.0), made("si", 0, 26.0))
+    assert "Table 2, ours" in found(made("nr", 0, 26.0), made("alone-heavy", 0, 26.0))
 
 
 def test_orders_are_summed_up_over_those_that_all_strategies_ran() -> None:
@@ -297,15 +320,19 @@ def test_the_studies_csv_has_a_row_a_run_and_study() -> None:
     assert {row["forgetting"] for row in rows if row["run"] == "Mix"} == {""}
 
 
-def test_the_orders_picture_is_sorted() -> None:
-    names = [variant.name for variant in variants.groups(BASE)["orders"]][:8]
-    runs = [made(name, 0, 20.0 + (7 * place) % 8) for place, name in enumerate(names)]
+def test_the_orders_picture_is_of_means_by_what_comes_first_and_last() -> None:
+    orders = {"": 26.0, "-light-varied-medium-heavy": 21.0, "-heavy-light-medium-varied": 24.0}
+    runs = [made(f"nr{order}", 0, level) for order, level in orders.items()]
+    runs += [made(f"si{order}", 0, level + 1) for order, level in orders.items()]
+    runs.append(made("nr-light-heavy-medium-varied", 0, 99.0))  # which SI has not run
     text = studies.section(BASE, Recorded(profile=profile(SETTINGS), runs=runs))
     assert text is not None
-    [label] = re.findall(r'aria-label="(average[^"]+)"', text)
-    nr, si = label.rpartition(": ")[2].split("; ")
-    assert nr.split(", ") == ["20.00", "22.00", "24.00", "26.00"]
-    assert si.split(", ") == ["27.00", "21.00", "23.00", "25.00"]
+    first, last = re.findall(r'aria-label="(average[^"]+)"', text)
+    assert first == "average PSNR (dB) by the set that comes first, 3 orders; SI grey: 25.00, 21.00; 26.00, 22.00"
+    assert last == (
+        "average PSNR (dB) by the set that comes last, 3 orders; SI grey: 21.00, 24.00, 26.00; 22.00, 25.00, 27.00"
+    )
+    assert ">heavy<" in text, "the sets are named under the axis"
 
 
 def test_a_record_is_read_back_and_takes_the_place_of_an_older_one(tmp_path: Path) -> None:

@@ -105,9 +105,11 @@ class Recorded(BaseModel):
         return any((run.name, run.seed) == (name, seed) for run in self.runs)
 
     def with_shared_seeds(self) -> Recorded:
-        """The runs with the seeds that all labels have, so that means are over the same; all where none is shared."""
-        seeds = [{run.seed for run in runs} for runs in self.by_label.values()]
-        shared = set.intersection(*seeds) if seeds else set()
+        """The runs with the seeds that all labels have, so that means are over the same.
+
+        All where none is shared: `note` then says which label has which.
+        """
+        shared = set.intersection(*map(set, self.seeds.values())) if self.runs else set()
         return self.model_copy(update={"runs": [run for run in self.runs if run.seed in shared or not shared]})
 
     @property
@@ -119,15 +121,22 @@ class Recorded(BaseModel):
         return labels
 
     @property
+    def seeds(self) -> dict[str, list[int]]:
+        """The seeds by label."""
+        return {label: sorted({run.seed for run in runs}) for label, runs in self.by_label.items()}
+
+    @property
     def note(self) -> str:
-        """What the recorded rows are, in one line: machines, dates, number of seeds."""
+        """What the recorded rows are, in one line: machines, rows that are of several, dates, seeds."""
         machines = " and ".join(dict.fromkeys(run.summary.machine for run in self.runs))
+        several = [label for label, runs in self.by_label.items() if len({run.summary.machine for run in runs}) > 1]
+        differing = f" (the spread holds their difference: {', '.join(several)})" if several else ""
         dates = " to ".join(sorted({min(run.date for run in self.runs), max(run.date for run in self.runs)}))
-        seeds = {len({run.seed for run in runs}) for runs in self.by_label.values()}
-        few, many = min(seeds), max(seeds)
-        count = f"{few} seed{'s' * (few != 1)}" if few == many else f"{few} to {many} seeds"
-        spread = ", mean ± standard deviation" if many > 1 else ""
-        return f"recorded on {machines}, {dates}, {count} each{spread}"
+        seeds = {label: f"seed{'s' * (len(its) > 1)} {', '.join(map(str, its))}" for label, its in self.seeds.items()}
+        alike = len(set(seeds.values())) == 1
+        ran = next(iter(seeds.values())) if alike else "; ".join(f"{label} {its}" for label, its in seeds.items())
+        spread = ", mean ± standard deviation" if any(len(its) > 1 for its in self.seeds.values()) else ""
+        return f"recorded on {machines}{differing}, {dates}, {ran}{spread}"
 
 
 class Spread(NamedTuple):
@@ -162,8 +171,8 @@ def of_today(params: Params, base: Content, recorded: Recorded) -> Recorded:
 
 
 def beside(params: Params, base: Content, recorded: Recorded) -> Recorded | None:
-    """The strategies among the runs `of_today`; None where there are none."""
-    strategies = of_today(params, base, recorded).of(variants.STRATEGIES)
+    """The strategies among the runs `of_today`, with the seeds they share; None where there are none."""
+    strategies = of_today(params, base, recorded).of(variants.STRATEGIES).with_shared_seeds()
     return strategies if strategies.runs else None
 
 

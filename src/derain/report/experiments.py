@@ -16,7 +16,11 @@ from derain.report.variants import Variant
 from derain.types import DataError, DerainError
 
 _HARDWARE = {"device", "precision", "threads", "launch"}
-_CODE = [f"src/derain/{part}" for part in ("training", "strategies", "backbones", "data", "evaluation")]
+_CODE = (
+    "stages",
+    *(f"src/derain/{part}" for part in ("training", "data", "evaluation", "strategies/_base.py")),
+    *(f"src/derain/{part}.py" for part in ("artifacts", "distributed", "hardware", "inference")),
+)
 
 
 class Experiments(NamedTuple):
@@ -58,6 +62,12 @@ def named(root: Path, name: str) -> str | None:
     return _git(root, "for-each-ref", "--format=%(objectname)", ref).strip() or None
 
 
+def code_of(settings: Params) -> list[str]:
+    """The files and folders whose code makes a run's numbers, as dvc.yaml has them."""
+    plugins = {"backbones": settings.backbone, "strategies": settings.strategy}
+    return [*_CODE, *(f"src/derain/{kind}/{name}.py" for kind, name in plugins.items())]
+
+
 def _run(root: Path, base: variants.Content, commit: str, day: str, variant: Variant, seed: int) -> RecordedRun:
     def file(path: Path) -> str:
         return _git(root, "show", f"{commit}:./{path}")
@@ -66,7 +76,7 @@ def _run(root: Path, base: variants.Content, commit: str, day: str, variant: Var
     asked = params.of(variant.seeded(seed))
     if key := _difference(asked, ran):
         raise DataError(f"it was made with another {key} than params.yaml has now.")
-    if changed := _git(root, "diff", "--name-only", commit, "--", *_CODE).split():
+    if changed := _git(root, "diff", "--name-only", commit, "--", *code_of(asked)).split():
         raise DataError(f"it was made by other code ({changed[0]}).")
     baseline = _git(root, "rev-parse", "--short", f"{commit}^").strip()
     found = summary.of_json(file(paths.SUMMARY), str(paths.SUMMARY))

@@ -38,16 +38,21 @@ def tables(params: Params, base: Content, recorded: Recorded) -> list[Table]:
     """
     names = {name: [variant.name for variant in group] for name, group in variants.groups(base).items()}
     groups = {name: recorded.of(group).with_shared_seeds() for name, group in names.items()}
+    groups = {name: group for name, group in groups.items() if _has_its_own(names[name], group)}
     found = []
     for place, printed in enumerate(paper.TABLES, 1):
-        group = groups.get(f"table{place}")
-        if group and group.runs:
+        if group := groups.get(f"table{place}"):
             found += [_ours(params, place, printed, group), _theirs(place, printed)]
     for name, title in _STUDIES.items():
-        group = groups.get(name)
-        if group and any(name == "strategies" or run.name not in variants.STRATEGIES for run in group.runs):
+        if group := groups.get(name):
             found.append(_orders(params, group) if name == "orders" else _study(params, title, group))
     return found
+
+
+def _has_its_own(names: Sequence[str], group: Recorded) -> bool:
+    """Whether there is more than the plain strategies, which stand beside others in many tables."""
+    own = set(names).difference(variants.STRATEGIES) or set(names)
+    return any(run.name in own for run in group.runs)
 
 
 _STUDIES = {

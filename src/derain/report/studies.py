@@ -20,8 +20,8 @@ Made = Mapping[str, tuple[Variant, Sequence[RecordedRun]]]
 """The variants of a study that ran, by name, with their runs."""
 Look = Literal["main", "other"]
 
-_LOOKS: tuple[Look, Look] = ("main", "other")
-"""Of NR and of SI."""
+_LOOKS: Mapping[str, Look] = {"nr": "main", "si": "other"}
+"""Of the strategies that widths and orders compare."""
 _TWICE = ("nr-rank-all-twice", "nr-rank-free-twice", "si-twice")
 
 _FIGURES: Mapping[str, Figure] = {
@@ -95,7 +95,7 @@ def _values(base: Content, made: Made) -> Iterator[Markup]:
 
 
 def _widths(made: Made) -> Iterator[Markup]:
-    by_strategy: dict[str, list[tuple[float, Sequence[RecordedRun]]]] = {"nr": [], "si": []}
+    by_strategy: dict[str, list[tuple[float, Sequence[RecordedRun]]]] = {strategy: [] for strategy in _LOOKS}
     for variant, runs in made.values():
         by_strategy[variant.content["strategy"]].append((variant.content["prenet"]["channels"], runs))
     ticks = [(float(channels), str(channels)) for channels, _ in sorted(by_strategy["nr"], key=lambda one: one[0])]
@@ -104,7 +104,7 @@ def _widths(made: Made) -> Iterator[Markup]:
     for what, figure in _FIGURES.items():
         lines = [
             Line(look, sorted((channels, _mean(figure, runs)) for channels, runs in found), marked=True, digits=2)
-            for look, found in zip(_LOOKS, by_strategy.values(), strict=True)
+            for look, found in zip(_LOOKS.values(), by_strategy.values(), strict=True)
             if found
         ]
         yield from _panel(what, "by channels; SI grey", lines, ticks)
@@ -138,21 +138,24 @@ def _capacity(made: Made) -> Iterator[Markup]:
 
 
 def _orders(made: Made) -> Iterator[Markup]:
-    """The orders of the stream from the worst to the best for NR."""
-    by_order: dict[str, dict[str, Sequence[RecordedRun]]] = {}
+    """Means over the orders of the stream that begin, and that end, with the same set."""
+    by_order: dict[tuple[str, ...], dict[str, Sequence[RecordedRun]]] = {}
     for variant, runs in made.values():
-        by_order.setdefault(" ".join(runs[0].order), {})[variant.content["strategy"]] = runs
-    both = [found for found in by_order.values() if len(found) == len(_LOOKS)]
-    if len(both) < 3:
-        return
+        by_order.setdefault(tuple(runs[0].order), {})[variant.content["strategy"]] = runs
+    both = {order: found for order, found in by_order.items() if len(found) == len(_LOOKS)}
+    sets = dict.fromkeys(dataset for order in both for dataset in order)
     for what, figure in _FIGURES.items():
-        levels = sorted((_mean(figure, found["nr"]), _mean(figure, found["si"])) for found in both)
-        lines = [
-            Line(look, [(float(place), pair[column]) for place, pair in enumerate(levels)])
-            for column, look in enumerate(_LOOKS)
-        ]
-        ticks = [(0.0, "lowest"), (len(levels) - 1.0, "highest")]
-        yield from _panel(what, f"{len(levels)} orders, sorted by NR; SI grey", lines, ticks)
+        for place, name in ((0, "first"), (-1, "last")):
+            alike = {each: [found for order, found in both.items() if order[place] == each] for each in sets}
+            alike = {each: orders for each, orders in alike.items() if orders}
+            if len(alike) < 2:
+                continue
+            lines = []
+            for strategy, look in _LOOKS.items():
+                means = [fmean(_mean(figure, found[strategy]) for found in orders) for orders in alike.values()]
+                lines.append(Line(look, [(float(at), mean) for at, mean in enumerate(means)], marked=True, digits=2))
+            ticks = [(float(at), each) for at, each in enumerate(alike)]
+            yield from _panel(what, f"by the set that comes {name}, {len(both)} orders; SI grey", lines, ticks)
 
 
 def _panel(

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from derain.evaluation import continual, quality
 from derain.evaluation.quality import INPUT, Quality, Scores
 from derain.params import Params
-from derain.types import DataError, NumericError, Task
+from derain.types import DataError, NumericError
 
 MAIN = "matlab-y"
 """The protocol of the numbers that have no other one named beside them."""
@@ -68,10 +68,10 @@ class DoingNothing(Levels):
 class Summary(Levels):
     """metrics/summary.json: the levels after the last task, what the stream did to them, and the masks.
 
-    `forgetting` and `backward_transfer` are those of `derain.evaluation.continual` over the tasks whose data set is
-    tested, None for fewer than two; `consolidated` is the fraction of all weights by task, `free` what is left.
-    `stored_bytes` is what the strategy keeps after the last task beside the network (docs/strategies.md); `machine` is
-    what the run was made on.
+    `forgetting` and `backward_transfer` are those of `derain.evaluation.continual` over the learned sets that are
+    tested, None where there is no earlier one than the last task's; `consolidated` is the fraction of all weights by
+    task, `free` what is left. `stored_bytes` is what the strategy keeps after the last task beside the network
+    (docs/strategies.md); `machine` is what the run was made on.
     """
 
     strategy: str
@@ -208,11 +208,6 @@ def of_json(text: str, name: str) -> Summary:
         raise DataError(f"{name} is damaged or of another version. Run `dvc repro`.") from None
 
 
-def tested_tasks(params: Params) -> list[Task]:
-    """The tasks whose data set is tested, in the order of the stream: rows and columns of the square matrix."""
-    return [task for task in params.tasks if task.dataset in params.tests]
-
-
 def rounded(value: float, what: str) -> float:
     """A number for a metrics file; NumericError, naming it, where it is not finite."""
     if not math.isfinite(value):
@@ -250,13 +245,12 @@ def _levels(params: Params, by_test: Mapping[str, Quality]) -> dict[str, Any]:
 
 
 def _of_matrix(
-    figure: Callable[[continual.Matrix], float], params: Params, scores_by_test: Mapping[str, Scores]
+    figure: Callable[[continual.Matrix, Sequence[int]], float], params: Params, scores_by_test: Mapping[str, Scores]
 ) -> Both | None:
-    tasks = tested_tasks(params)
-    if len(tasks) < 2:
+    learned = {task.dataset: row for row, task in enumerate(params.tasks) if task.dataset in params.tests}
+    if set(learned.values()) <= {len(params.tasks) - 1}:
         return None
-    full = after_each_task(params, scores_by_test)
-    square = [[full[row.name][column.dataset] for column in tasks] for row in tasks]
-    psnr = figure([[value.psnr for value in row] for row in square])
-    ssim = figure([[value.ssim for value in row] for row in square])
+    rows = [[level[dataset] for dataset in learned] for level in after_each_task(params, scores_by_test).values()]
+    psnr = figure([[value.psnr for value in row] for row in rows], list(learned.values()))
+    ssim = figure([[value.ssim for value in row] for row in rows], list(learned.values()))
     return Both(psnr=rounded(psnr, figure.__name__), ssim=rounded(ssim, figure.__name__))

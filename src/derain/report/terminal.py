@@ -13,6 +13,7 @@ from derain.report import comparison, summary
 from derain.report.comparison import Recorded, Row, Spread
 from derain.report.summary import Summary
 from derain.report.variants import Content
+from derain.report.wording import level
 
 Figure = Callable[[Row], Spread | None]
 """What a column shows of a row; None where the row has not got it."""
@@ -23,7 +24,7 @@ def print_results(params: Params, base: Content, run: Summary, recorded: Recorde
     fitting = comparison.beside(params, base, recorded)
     columns = _columns(params)
     rows = [
-        [row.label + "*" * (row.kind == "recorded"), *(_text(figure(row), digits) for _, digits, figure in columns)]
+        [row.label + "*" * (row.kind == "recorded"), *(_narrow(figure(row), digits) for _, digits, figure in columns)]
         for row in comparison.rows(run, fitting)
     ]
     notes = ["PSNR in dB after the last task; average, SSIM and forgetting over the learned sets."]
@@ -70,7 +71,5 @@ def _columns(params: Params) -> list[tuple[str, int, Figure]]:
     ]
 
 
-def _text(value: Spread | None, digits: int) -> str:
-    if value is None:
-        return "–"
-    return f"{value.mean:.{digits}f}" + (f"±{value.deviation:.{digits}f}" if value.deviation is not None else "")
+def _narrow(value: Spread | None, digits: int) -> str:
+    return level(value, digits).replace(" ", "")

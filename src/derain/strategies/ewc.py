@@ -1,8 +1,8 @@
 """Elastic weight consolidation (EWC), Kirkpatrick et al., PNAS 2017, online as in Schwarz et al., ICML 2018.
 
-The penalty is lambda/2 * sum F (theta - theta*)^2. F is the mean of squared per-sample gradients at the task's final
-weights. Online: one F for all earlier tasks, F <- gamma F + F of the task, and one anchor theta*, the weights after the
-last of them; gamma = 1 is their plain sum. (Kirkpatrick et al. keep an F and an anchor for every task.)
+The penalty is lambda/2 * sum gamma F (theta - theta*)^2. F is the mean of squared per-sample gradients at the task's
+final weights. Online: one F for all earlier tasks, F <- gamma F + F of the task, and one anchor theta*, the weights
+after the last of them; gamma = 1 is their plain sum. (Kirkpatrick et al. keep an F and an anchor for every task.)
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Strategy(_base.Anchored):
     params: Params
 
     def strength(self) -> float:
-        return self.params.lambda_ewc / 2
+        return self.params.lambda_ewc * self.params.gamma / 2
 
     def importance(self, done: Done) -> Memory:
         fisher = mean_squared_gradient(done.network, done.samples(self.params.samples, True), self.hardware, done.state)
