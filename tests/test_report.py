@@ -354,6 +354,17 @@ def test_ticks_are_few_and_inside(low_high: tuple[float, float]) -> None:
     assert ticks == sorted(set(ticks))
 
 
+def test_values_of_two_lines_that_come_close_are_written_apart() -> None:
+    upper = charts.Line("main", [(0.0, 30.0), (1.0, 25.0), (2.0, 24.9)], marked=True)
+    lower = charts.Line("other", [(0.0, 20.0), (1.0, 24.9), (2.0, 25.0)], marked=True)
+    svg = charts.line_chart("two lines", [upper, lower], [(0.0, "a"), (1.0, "b"), (2.0, "c")])
+    circles = [float(y) for y in re.findall(r'<circle[^>]* cy="([\d.]+)"', svg)]
+    labels = [float(y) for y in re.findall(r'<text class="label"[^>]* y="([\d.]+)"', svg)]
+    below = [label > circle for label, circle in zip(labels, circles, strict=True)]
+    assert below[1:3] == [False, True], "in its own valley, and yet above, since the other line is below"
+    assert below[4:] == [True, False]
+
+
 def run_stage() -> None:
     report.main()
 

@@ -14,6 +14,8 @@ WIDTH, HEIGHT = 360, 212
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 16, 16, 26
 _CHARACTER = 6.2
 """About the width of a character of the charts' text, which decides whether the names under the x axis fit."""
+_CLOSE = 30
+"""Two points, one above the other, are so close that a value between them would be in the way."""
 
 Point = tuple[float, float]
 
@@ -54,7 +56,11 @@ def line_chart(
     low, high = min(levels) - room, max(levels) + room
     x_of = _Scale(min(x for x, _ in x_ticks), max(x for x, _ in x_ticks), _LEFT, WIDTH - _RIGHT)
     y_of = _Scale(low, high, HEIGHT - _BOTTOM, _TOP)
-    drawn = [_line([(x_of(x), y_of(y)) for x, y in line.points], line) for line in lines]
+    pixels = [[(x_of(x), y_of(y)) for x, y in line.points] for line in lines]
+    drawn = [
+        _line(own, line, [point for other in pixels if other is not own for point in other])
+        for own, line in zip(pixels, lines, strict=True)
+    ]
     if baseline is not None:
         drawn.insert(0, _baseline(y_of(baseline), f"{baseline:.1f}", below=baseline < middle))
     return element(
@@ -156,7 +162,7 @@ def _heat_cell(cell: Cell) -> Markup:
     return element("td", cell.text, class_=look, style=f"--heat:{cell.heat:.3f}")
 
 
-def _line(pixels: Sequence[Point], line: Line) -> Markup:
+def _line(pixels: Sequence[Point], line: Line, others: Sequence[Point]) -> Markup:
     path = " ".join(f"{_px(x)},{_px(y)}" for x, y in pixels)
     marks: list[Markup] = []
     if line.marked:
@@ -166,16 +172,20 @@ def _line(pixels: Sequence[Point], line: Line) -> Markup:
             for look, (x, y) in zip(looks, pixels, strict=True)
         ]
         marks += [
-            _text(f"{value:.{line.digits}f}", x, y + (17 if _in_valley(pixels, place) else -9), _anchor(x), "label")
+            _text(f"{value:.{line.digits}f}", x, y + (17 if _below(pixels, place, others) else -9), _anchor(x), "label")
             for place, ((x, y), (_, value)) in enumerate(zip(pixels, line.points, strict=True))
         ]
     return element("g", element("polyline", points=path), *marks, class_=line.look)
 
 
-def _in_valley(pixels: Sequence[Point], place: int) -> bool:
-    """Whether the line runs above a point, so that its value belongs below it."""
+def _below(pixels: Sequence[Point], place: int, others: Sequence[Point]) -> bool:
+    """Whether a point's value belongs below it: another line is close above, or else its own line runs above."""
+    x, y = pixels[place]
+    close = [other for at, other in others if at == x and 0 < abs(other - y) < _CLOSE]
+    if close:
+        return min(close, key=lambda other: abs(other - y)) < y
     around = [pixels[near][1] for near in (place - 1, place + 1) if 0 <= near < len(pixels)]
-    return bool(around) and fmean(around) < pixels[place][1]
+    return bool(around) and fmean(around) < y
 
 
 def _level(look: str, y: float) -> Markup:
