@@ -323,6 +323,7 @@ def test_the_runs_of_the_tables_are_experiments_that_leave_the_workspace_alone(p
     assert "train_task0" not in ran(output)
     assert project.run("git", "status", "--short") == ""
     project.run("derain", "tables", "-o", "tables.md")
+    printed = (project.folder / "tables.md").read_text()
     base, day = params.content(project.folder / "params.yaml"), date.today().isoformat()
     recomputed = []
     for variant in named(base, ["table3", "mix"]):
@@ -330,21 +331,24 @@ def test_the_runs_of_the_tables_are_experiments_that_leave_the_workspace_alone(p
         settings = params.load(project.folder / "params.yaml")
         left = results.read(settings, project.folder)
         summed_up = summary.summarize(settings, left.scores, left.masks_facts, left.stored_bytes, left.machine)
-        after = {
-            f"{task.name}: {task.dataset}": summary.ByTest(
-                psnr={test: round(quality.psnr, 4) for test, quality in found.items()},
-                ssim={test: round(quality.ssim, 4) for test, quality in found.items()},
-            )
-            for task, found in zip(settings.tasks, summary.after_each_task(settings, left.scores).values(), strict=True)
-        }
+        after = summary.after_of_csv(summary.forgetting_csv(settings, left.scores).decode())
         if summed_up.forgetting:
             heavy = [level.psnr["heavy"] for level in after.values()]
             assert summed_up.forgetting.psnr == pytest.approx(heavy[0] - heavy[1], abs=2e-4), "two tasks"
+        if variant.name in ("nr-without-kd", "nr"):
+            weight = 0 if variant.name == "nr-without-kd" else 0.8
+            assert project.metadata("models/task1.safetensors")["strategy_params"]["lambda_kd"] == weight
+            unseen = [found["unseen"] for found in summary.after_each_task(settings, left.scores).values()]
+            first, last = (f"{psnr:.2f} / {ssim:.3f} |" for psnr, ssim in unseen)
+            assert f"| {variant.label} | {last}" in printed
+            if weight:
+                assert f"\n| after heavy | {first}" in printed, "Table 4"
+                assert f"\n| after light | {last}" in printed
         recomputed.append(comparison.run_of(base, variant, 1, "", day, summed_up, after))
     of_artifacts = comparison.joined(comparison.Recorded(), params.of(base), recomputed)
     tables = paper_tables.tables(params.of(base), base, of_artifacts)
     expected = paper_tables.as_markdown(tables, Path("params.yaml"), Path("metrics/recorded.json"))
-    assert (project.folder / "tables.md").read_text() == expected
+    assert printed == expected
     assert {table.title.partition(",")[0] for table in tables} >= {"Table 1", "Table 3", "Table 4"}
     assert project.metadata("models/task0.safetensors")["dataset"] == "mixed"
     assert "forgetting" not in project.summary(), "undefined for one task"

@@ -57,10 +57,8 @@ def line_chart(
     x_of = _Scale(min(x for x, _ in x_ticks), max(x for x, _ in x_ticks), _LEFT, WIDTH - _RIGHT)
     y_of = _Scale(low, high, HEIGHT - _BOTTOM, _TOP)
     pixels = [[(x_of(x), y_of(y)) for x, y in line.points] for line in lines]
-    drawn = [
-        _line(own, line, [point for other in pixels if other is not own for point in other])
-        for own, line in zip(pixels, lines, strict=True)
-    ]
+    every = [point for own in pixels for point in own]
+    drawn = [_line(own, line, every) for own, line in zip(pixels, lines, strict=True)]
     if baseline is not None:
         drawn.insert(0, _baseline(y_of(baseline), f"{baseline:.1f}", below=baseline < middle))
     return element(
@@ -162,7 +160,7 @@ def _heat_cell(cell: Cell) -> Markup:
     return element("td", cell.text, class_=look, style=f"--heat:{cell.heat:.3f}")
 
 
-def _line(pixels: Sequence[Point], line: Line, others: Sequence[Point]) -> Markup:
+def _line(pixels: Sequence[Point], line: Line, every: Sequence[Point]) -> Markup:
     path = " ".join(f"{_px(x)},{_px(y)}" for x, y in pixels)
     marks: list[Markup] = []
     if line.marked:
@@ -172,16 +170,16 @@ def _line(pixels: Sequence[Point], line: Line, others: Sequence[Point]) -> Marku
             for look, (x, y) in zip(looks, pixels, strict=True)
         ]
         marks += [
-            _text(f"{value:.{line.digits}f}", x, y + (17 if _below(pixels, place, others) else -9), _anchor(x), "label")
+            _text(f"{value:.{line.digits}f}", x, y + (17 if _below(pixels, place, every) else -9), _anchor(x), "label")
             for place, ((x, y), (_, value)) in enumerate(zip(pixels, line.points, strict=True))
         ]
     return element("g", element("polyline", points=path), *marks, class_=line.look)
 
 
-def _below(pixels: Sequence[Point], place: int, others: Sequence[Point]) -> bool:
+def _below(pixels: Sequence[Point], place: int, every: Sequence[Point]) -> bool:
     """Whether a point's value belongs below it: another line is close above, or else its own line runs above."""
     x, y = pixels[place]
-    close = [other for at, other in others if at == x and 0 < abs(other - y) < _CLOSE]
+    close = [other for at, other in every if at == x and 0 < abs(other - y) < _CLOSE]
     if close:
         return min(close, key=lambda other: abs(other - y)) < y
     around = [pixels[near][1] for near in (place - 1, place + 1) if 0 <= near < len(pixels)]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from derain.report import charts, comparison, variants
 from derain.report.charts import Line
@@ -19,6 +19,7 @@ Figure = Callable[[RecordedRun], float]
 Made = Mapping[str, tuple[Variant, Sequence[RecordedRun]]]
 """The variants of a study that ran, by name, with their runs."""
 Look = Literal["main", "other"]
+T = TypeVar("T")
 
 _LOOKS: Mapping[str, Look] = {"nr": "main", "si": "other"}
 """Of the strategies that widths and orders compare."""
@@ -88,9 +89,9 @@ def _values(base: Content, made: Made) -> Iterator[Markup]:
         if "nr" in made:
             values.append((base["nr"][key], made["nr"][1]))
         values.sort(key=lambda value: (str(type(value[0])), value[0]))
-        ticks = [(float(place), str(value)) for place, (value, _) in enumerate(values)]
+        ticks = _side_by_side(str(value) for value, _ in values)
         for what, figure in _FIGURES.items():
-            line = [(float(place), _mean(figure, runs)) for place, (_, runs) in enumerate(values)]
+            line = _side_by_side(_mean(figure, runs) for _, runs in values)
             yield from _panel(what, f"by nr.{key}", [Line("main", line, marked=True, digits=2)], ticks, spans[what])
 
 
@@ -104,8 +105,8 @@ def _widths(made: Made) -> Iterator[Markup]:
     for what, figure in _FIGURES.items():
         lines = [
             Line(look, sorted((channels, _mean(figure, runs)) for channels, runs in found), marked=True, digits=2)
-            for look, found in zip(_LOOKS.values(), by_strategy.values(), strict=True)
-            if found
+            for strategy, look in _LOOKS.items()
+            if (found := by_strategy[strategy])
         ]
         yield from _panel(what, "by channels; SI grey", lines, ticks)
 
@@ -115,13 +116,12 @@ def _capacity(made: Made) -> Iterator[Markup]:
     full, free, plain = (made.get(name, (None, []))[1] for name in _TWICE)
     if not full or not free:
         return
-    ticks = [(float(place), str(place)) for place in range(len(full[0].after))]
+    ticks = _side_by_side(map(str, range(len(full[0].after))))
 
     def line(
         look: Look, runs: Sequence[RecordedRun], of: Callable[[RecordedRun], Sequence[float]], marked: bool = True
     ) -> Line:
-        means = map(fmean, zip(*map(of, runs), strict=True))
-        return Line(look, [(float(place), mean) for place, mean in enumerate(means)], marked)
+        return Line(look, _side_by_side(map(fmean, zip(*map(of, runs), strict=True))), marked)
 
     yield from _panel(
         "free weights (%)",
@@ -147,15 +147,16 @@ def _orders(made: Made) -> Iterator[Markup]:
     for what, figure in _FIGURES.items():
         for place, name in ((0, "first"), (-1, "last")):
             alike = {each: [found for order, found in both.items() if order[place] == each] for each in sets}
-            alike = {each: orders for each, orders in alike.items() if orders}
-            if len(alike) < 2:
+            there = [each for each, orders in alike.items() if orders]
+            if len(there) < 2:
                 continue
-            lines = []
-            for strategy, look in _LOOKS.items():
-                means = [fmean(_mean(figure, found[strategy]) for found in orders) for orders in alike.values()]
-                lines.append(Line(look, [(float(at), mean) for at, mean in enumerate(means)], marked=True, digits=2))
-            ticks = [(float(at), each) for at, each in enumerate(alike)]
-            yield from _panel(what, f"by the set that comes {name}, {len(both)} orders; SI grey", lines, ticks)
+            means = {
+                look: [fmean(_mean(figure, found[strategy]) for found in alike[each]) for each in there]
+                for strategy, look in _LOOKS.items()
+            }
+            lines = [Line(look, _side_by_side(levels), marked=True, digits=2) for look, levels in means.items()]
+            small_print = f"by the set that comes {name}, {len(both)} orders; SI grey"
+            yield from _panel(what, small_print, lines, _side_by_side(there))
 
 
 def _panel(
@@ -174,6 +175,11 @@ def _panel(
         element("figcaption", what, element("small", small_print)),
         charts.line_chart(f"{what} {small_print}: {values}", lines, ticks, span=span),
     )
+
+
+def _side_by_side(values: Iterable[T]) -> list[tuple[float, T]]:
+    """Levels or names at the places 0, 1, 2, ... of the x axis."""
+    return [(float(place), value) for place, value in enumerate(values)]
 
 
 def _mean(figure: Figure, runs: Sequence[RecordedRun]) -> float:
