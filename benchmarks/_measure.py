@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 
-from derain import console, paths
-from derain.hardware import Hardware, choose, processor
+from derain import console
+from derain.compute.hardware import Hardware, choose, processor
+from derain.disk import atomic
 from derain.training.cuda_graphs import WARM_UP
 
 Work = Callable[[], Any]
@@ -167,7 +168,7 @@ def finish(chosen: argparse.Namespace, result: Result) -> None:
     for what, value in result.facts.items():
         console.say(f"  {what}: {value if isinstance(value, str) else format(value, '.4g')}")
     if chosen.json:
-        paths.write_json(chosen.json, {"machine": machine(), **asdict(result)})
+        atomic.write_json(chosen.json, {"machine": machine(), **asdict(result)})
 
 
 def ours_only(seconds: list[float]) -> None:

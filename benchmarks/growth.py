@@ -24,11 +24,11 @@ import yaml
 from benchmarks import _measure
 from benchmarks._measure import Result
 from benchmarks.data import packed
-from derain import console, params
+from derain import console, params, plugins
+from derain.compute.hardware import choose
 from derain.evaluation.evaluate import evaluate
-from derain.hardware import choose
 from derain.params import FirstTask, LaterTask, Params
-from derain.training.stream import learn_stream
+from derain.stream import learn_stream
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES = (20, 200)
@@ -101,7 +101,7 @@ def _evaluation(pictures: int, threads: int) -> tuple[float, float]:
     """Peak memory (MB) of a process that evaluates a set of that many pictures, and what is its own at the end."""
     hardware = choose("cpu", "fp32", threads)
     settings = _stream_of(1)
-    network = params.load_plugin("backbones", settings.backbone).build(settings.section("backbones"))
+    network = plugins.load_plugin("backbones", settings.backbone).build(settings.section("backbones"))
     with packed(pictures, SIDE, SIDE) as pack:
         console.out.quiet = True
         _forget_peak()

@@ -11,7 +11,7 @@ from torch import Tensor
 from benchmarks import _measure
 from benchmarks._measure import Result
 from benchmarks.training_step import crops, networks
-from derain.inference import forward, fused
+from derain.compute.forward import forward, fused
 
 
 def main() -> None:

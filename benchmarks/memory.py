@@ -17,8 +17,8 @@ from benchmarks import _measure
 from benchmarks._measure import Result
 from benchmarks.baseline import published_step
 from benchmarks.training_step import crops, networks, step
+from derain.compute.hardware import choose
 from derain.console import say
-from derain.hardware import choose
 
 SIZES = (6, 3, 2, 1)
 """Samples in a micro-batch."""

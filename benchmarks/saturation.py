@@ -15,7 +15,7 @@ from benchmarks import _measure
 from benchmarks._measure import Result
 from benchmarks.training_step import crops, flops, networks, step
 from derain import console
-from derain.hardware import COMPILED_FROM, Hardware
+from derain.compute.hardware import COMPILED_FROM, Hardware
 
 GAIN = 1.03
 """Twice the batch is saturation where it brings fewer samples a second than this many times."""

@@ -11,12 +11,14 @@ from benchmarks import _measure
 from benchmarks._measure import Result
 from benchmarks.baseline import PublishedPReNet, published_ssim, published_step
 from derain.backbones.prenet import PReNet
-from derain.hardware import COMPILED_FROM, Hardware
-from derain.strategies import _base, nr
+from derain.compute.hardware import COMPILED_FROM, Hardware
+from derain.strategies import nr
 from derain.training import cuda_graphs, masks
 from derain.training.learn import training_step
 from derain.training.losses import negative_ssim
 from derain.training.micro_batches import MicroBatches
+from derain.training.strategy import Params as NoParams
+from derain.training.strategy import Strategy
 from derain.training.trace import Trace
 from derain.types import Batch
 
@@ -103,7 +105,7 @@ def step(
     """A step on this batch, as in a training; `captured` is whether a GPU may replay it."""
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=where.is_gpu)
     earlier = masks.nothing_consolidated(network)
-    strategy: _base.Strategy = _base.Strategy(_base.Params(), earlier, where, {})
+    strategy: Strategy = Strategy(NoParams(), earlier, where, {})
     if distilled:
         params = nr.Params(
             alpha_l=0.008,

@@ -19,9 +19,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
 from derain import console, params
-from derain.report import experiments, variants
-from derain.report.comparison import Recorded
-from derain.report.variants import Content, Variant
+from derain.studies import experiments, variants
+from derain.studies.comparison import Recorded
+from derain.studies.variants import Content, Variant
 from derain.types import ParamsError
 
 

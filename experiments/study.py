@@ -22,18 +22,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
 from torch import Tensor
 
-from derain import console, params, paths
+from derain import console, params
+from derain.compute.hardware import Hardware, choose
 from derain.data.pack import Pack
 from derain.data.sources import pack_set
+from derain.disk import paths
 from derain.evaluation.evaluate import evaluate
 from derain.evaluation.quality import RowScores
-from derain.hardware import Hardware, choose
+from derain.evaluation.summary import ByTest, Summary, after_of_csv, forgetting_csv, machine_of, summarize
 from derain.params import Params
-from derain.report import comparison, experiments
-from derain.report.summary import ByTest, Summary, after_of_csv, forgetting_csv, machine_of, summarize
-from derain.strategies._base import Memory
+from derain.stream import Learned, consolidate_task, learn_task
+from derain.studies import comparison, experiments
 from derain.training.masks import Mask
-from derain.training.stream import Learned, consolidate_task, learn_task
+from derain.training.strategy import Memory
 from derain.types import Task
 from experiments.run import named
 

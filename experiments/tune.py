@@ -22,9 +22,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
 from derain import console, params
+from derain.compute.hardware import choose
 from derain.data.pack import write_pack
 from derain.data.sources import split_of
-from derain.hardware import choose
 from derain.params import Params
 from derain.types import Pair
 from experiments.study import Seed

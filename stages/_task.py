@@ -6,11 +6,13 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from derain import artifacts, params, paths, states
+from derain import params
+from derain.compute.hardware import Hardware, choose, processor
 from derain.data.pack import Pack
-from derain.hardware import Hardware, choose, processor
+from derain.disk import artifacts, paths
 from derain.params import Params
-from derain.states import State
+from derain.training import resume
+from derain.training.resume import State
 from derain.types import Task
 
 
@@ -49,7 +51,7 @@ class Inputs(NamedTuple):
 
     def state(self, made_by: Mapping[str, Any]) -> AbstractContextManager[State]:
         """What an interrupted run of the stage goes on from; `made_by` is all that decides what it makes."""
-        return states.kept({**made_by, "processor": processor()}, self.task.name)
+        return resume.kept({**made_by, "processor": processor()}, self.task.name)
 
     def _strategy(self) -> dict[str, Any]:
         return {

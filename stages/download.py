@@ -2,9 +2,10 @@
 
 import sys
 
-from derain import params, paths
+from derain import params
 from derain.console import run
 from derain.data.sources import pack_set
+from derain.disk import paths
 
 
 def main() -> None:

@@ -2,13 +2,15 @@
 
 import sys
 
-from derain import artifacts, distributed, params, paths
+from derain import params
+from derain.compute import distributed
+from derain.compute.hardware import choose
 from derain.console import run
 from derain.data.pack import Pack
 from derain.data.pictures import write_png
+from derain.disk import atomic, networks, paths
 from derain.evaluation.evaluate import Shown, as_lists, evaluate
 from derain.evaluation.quality import Scores
-from derain.hardware import choose
 
 SHOWN = 2
 """Pairs of each test set whose pictures the report shows."""
@@ -20,8 +22,8 @@ def main() -> None:
     # In fp32 whatever the training ran in, so that scores differ by the weights alone.
     hardware = choose(settings.device, "fp32", settings.threads)
     pack = Pack.open(paths.DATA / test, "test")
-    networks = {task.name: artifacts.load_network(paths.model(task.name), hardware.device) for task in settings.tasks}
-    scores, examples = evaluate(pack, networks, hardware, SHOWN)
+    after = {task.name: networks.load_network(paths.model(task.name), hardware.device) for task in settings.tasks}
+    scores, examples = evaluate(pack, after, hardware, SHOWN)
     if distributed.is_main():
         _write(test, scores, examples)
 
@@ -33,7 +35,7 @@ def _write(test: str, scores: Scores, examples: list[Shown]) -> None:
         for name, picture in pictures.items():
             write_png(folder / f"{number}-{name}.png", picture)
     names = [pair.name for pair, _ in examples]
-    paths.write_json(folder / "scores.json", {"test": test, "shown": names, "scores": as_lists(scores)})
+    atomic.write_json(folder / "scores.json", {"test": test, "shown": names, "scores": as_lists(scores)})
 
 
 if __name__ == "__main__":

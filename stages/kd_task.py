@@ -4,10 +4,11 @@ import csv
 import io
 import sys
 
-from derain import artifacts, distributed, paths
+from derain.compute import distributed
 from derain.console import run, say
-from derain.training.progress import History
-from derain.training.stream import learn_task
+from derain.disk import artifacts, atomic, networks, paths
+from derain.stream import learn_task
+from derain.training.checkpoint import History
 from stages import _task
 
 
@@ -22,9 +23,9 @@ def main(key: str) -> None:
             inputs.params, inputs.task, inputs.pack, inputs.hardware, before.weights, before.mask, before.memory, state
         )
         if distributed.is_main():
-            artifacts.save_network(path, learned.network, inputs.params.backbone, section, made_by)
+            networks.save_network(path, learned.network, inputs.params.backbone, section, made_by)
             artifacts.save(paths.trace(inputs.task.name), learned.trace, inputs.made_by("trace"))
-            paths.write_atomically(paths.loss(inputs.task.name), as_csv(learned.history))
+            atomic.write_atomically(paths.loss(inputs.task.name), as_csv(learned.history))
     say(f"wrote {path} ({inputs.hardware.device}, {inputs.hardware.precision})")
 
 

@@ -2,9 +2,10 @@
 
 import sys
 
-from derain import artifacts, distributed, paths
+from derain.compute import distributed
 from derain.console import run, say
-from derain.training.stream import consolidate_task
+from derain.disk import artifacts, networks, paths
+from derain.stream import consolidate_task
 from stages import _task
 
 
@@ -14,8 +15,8 @@ def main(key: str) -> None:
     model_path = paths.model(inputs.task.name)
     weights, model = artifacts.load(model_path)
     trace, traced = artifacts.load(paths.trace(inputs.task.name))
-    network = artifacts.build_network(inputs.params.backbone, inputs.params.section("backbones"))
-    artifacts.load_weights(network, weights, model_path)
+    network = networks.build_network(inputs.params.backbone, inputs.params.section("backbones"))
+    networks.load_weights(network, weights, model_path)
     made_by = inputs.made_by("mask")
     made_by["made_from"] |= {"model": model["sha256"], "trace": traced["sha256"]}
     path = paths.mask(inputs.task.name)

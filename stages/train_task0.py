@@ -1,6 +1,6 @@
 """train_task0: learns the first task from random weights, alike for every strategy (Fig. 3a)."""
 
-from derain import distributed
+from derain.compute import distributed
 from derain.console import run
 from stages import kd_task
 

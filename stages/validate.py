@@ -1,14 +1,15 @@
 """validate: checks all of params.yaml before any other stage starts."""
 
-from derain import params, paths
+from derain import params
 from derain.console import run
 from derain.data.sources import check_sets
+from derain.disk import atomic, paths
 
 
 def main() -> None:
     check_sets(params.check())
     # Always the same bytes: a valid change of params.yaml reruns the stages that use the changed key, and no others.
-    paths.write_atomically(paths.VALIDATED, b"params.yaml is valid\n")
+    atomic.write_atomically(paths.VALIDATED, b"params.yaml is valid\n")
 
 
 if __name__ == "__main__":

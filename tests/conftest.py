@@ -14,8 +14,8 @@ import torch
 os.environ.setdefault("DVC_NO_ANALYTICS", "1")
 
 from derain import params
+from derain.compute.hardware import Hardware, choose
 from derain.data.pack import Pack, write_pack
-from derain.hardware import Hardware, choose
 from derain.params import Params
 from derain.types import Pair
 

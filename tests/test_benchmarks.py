@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from benchmarks import _measure, importance, training_step
 from benchmarks.baseline import published_ssim, published_step
-from derain.hardware import Hardware
+from derain.compute.hardware import Hardware
 from derain.training import crops as training_crops
 from derain.training.importance import mean_absolute_gradient
 from derain.training.losses import negative_ssim

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from derain.report.gallery import Gallery
+from derain.restore.gallery import Gallery
 from tests.served import Served, served
 from tests.test_report import built, project  # noqa: F401 - a fixture
 

@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from derain import artifacts
 from derain.cli import main
 from derain.data.pictures import read_picture
+from derain.disk import networks
 from derain.evaluation.quality import PROTOCOLS
 from derain.types import Restored
 
@@ -31,8 +31,8 @@ class Darkens(nn.Module):
 
 @pytest.fixture
 def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A name that `artifacts.load_network` answers with `Darkens`."""
-    monkeypatch.setattr(artifacts, "load_network", lambda path, device: Darkens().to(device).eval())
+    """A name that `networks.load_network` answers with `Darkens`."""
+    monkeypatch.setattr(networks, "load_network", lambda path, device: Darkens().to(device).eval())
     return str(tmp_path / "fake.safetensors")
 
 
@@ -109,9 +109,9 @@ def test_run_uses_the_network_of_the_file(photos: Path, tmp_path: Path) -> None:
 
     section = prenet.Params(channels=4, stages=2, blocks=1)
     torch.manual_seed(0)
-    network = artifacts.build_network("prenet", section).eval()
+    network = networks.build_network("prenet", section).eval()
     path = tmp_path / "task0.safetensors"
-    artifacts.save_network(path, network, "prenet", section, {"kind": "network"})
+    networks.save_network(path, network, "prenet", section, {"kind": "network"})
     options = ["--weights", str(path), "--device", "cpu", "--precision", "fp32"]
     assert main(["run", str(photos / "a.png"), "-o", str(tmp_path / "out"), *options]) == 0
 
@@ -136,7 +136,7 @@ def test_an_interrupted_run_exits_130_and_keeps_what_is_done(
                 raise KeyboardInterrupt
             return super().forward(rainy)
 
-    monkeypatch.setattr(artifacts, "load_network", lambda path, device: Interrupted())
+    monkeypatch.setattr(networks, "load_network", lambda path, device: Interrupted())
     assert main(["run", str(photos), "-o", str(tmp_path / "out"), "--weights", "fake"]) == 130
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.png"]
     assert "interrupted" in capsys.readouterr().err

@@ -14,17 +14,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from derain import hardware as hardware_module
-from derain import params as parameters
+from derain import plugins, stream
+from derain.compute import hardware as hardware_module
+from derain.compute.hardware import COMPILED_FROM, Hardware, choose
 from derain.data.pack import Pack
-from derain.hardware import COMPILED_FROM, Hardware, choose
 from derain.params import Params
-from derain.states import NOT_KEPT, State
 from derain.strategies import nr
-from derain.training import cuda_graphs, masks, stream
+from derain.training import cuda_graphs, masks
 from derain.training.cuda_graphs import CapturedBatches
 from derain.training.learn import learn, training_step
 from derain.training.micro_batches import MicroBatches
+from derain.training.resume import NOT_KEPT, State
 from derain.training.trace import Trace
 from derain.types import Batch, NumericError, ParamsError
 from tests.conftest import random_batch
@@ -97,7 +97,7 @@ def stance() -> Iterator[None]:
 
 def network_of(params: Params) -> nn.Module:
     torch.manual_seed(0)
-    network: nn.Module = parameters.load_plugin("backbones", "prenet").build(params.section("backbones"))
+    network: nn.Module = plugins.load_plugin("backbones", "prenet").build(params.section("backbones"))
     return network
 
 

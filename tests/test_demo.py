@@ -25,11 +25,11 @@ import pytest
 import torch
 from PIL import Image
 
-from derain import artifacts
 from derain.backbones import prenet
 from derain.cli import main
 from derain.demo import answer, page, server
 from derain.demo.weights import Choice, at_hand
+from derain.disk import artifacts, networks
 from derain.restore import network
 from derain.types import DataError, ParamsError
 from tests.served import CHOICES, Served, served
@@ -373,10 +373,10 @@ class TestPage:
 def write_model(path: Path, dataset: str, position: int, after: Path | None = None, **more: Any) -> Path:
     section = prenet.Params(channels=4, stages=2, blocks=1)
     torch.manual_seed(position)
-    network = artifacts.build_network("prenet", section)
+    network = networks.build_network("prenet", section)
     earlier = {"model": artifacts.load(after)[1]["sha256"]} if after else {}
     made_by = {"kind": "model", "dataset": dataset, "position": position, "made_from": {"data": "1", **earlier}, **more}
-    artifacts.save_network(path, network, "prenet", section, made_by)
+    networks.save_network(path, network, "prenet", section, made_by)
     return path
 
 

@@ -16,8 +16,9 @@ import pytest
 import torch
 import yaml
 
-from derain import artifacts, distributed, hardware
+from derain.compute import distributed, hardware
 from derain.data.pack import write_pack
+from derain.disk import artifacts
 from derain.types import Batch, ParamsError
 from tests import test_dvc
 from tests.conftest import ROOT, noisy_pairs
@@ -85,11 +86,11 @@ class Folder:
         (self.path / "patched.py").write_text(f"""
 import os, signal, sys, time
 from stages import kd_task
-from derain import distributed
+from derain.compute import distributed
 from derain.console import run
 from derain.data.pack import Pack
 from derain.training import learn
-from derain import states
+from derain.training import resume
 from derain.types import DataError
 
 def after(steps, what, module=learn, name="training_step"):
@@ -196,7 +197,7 @@ def test_two_equal_one_with_parts_of_the_same_size_bit_for_bit(alone: Folder, tm
         ("after(2, spoil)", "error: task1, epoch 1: a loss or gradient is not finite", "exitcode  : 4"),
         ("after(3, lambda *_: 1 / 0)", "ZeroDivisionError: division by zero", "exitcode  : 1"),
         ("after(3, end(os.getpid(), signal.SIGKILL))", "error: another process of this run has ended", "exitcode  : "),
-        ("states._code = lambda: {}", "error: task1: process 1 differs from process 0", "exitcode  : 5"),
+        ("resume._code = lambda: {}", "error: task1: process 1 differs from process 0", "exitcode  : 5"),
     ],
 )
 def test_one_that_fails_ends_all_and_says_why_once(

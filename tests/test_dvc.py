@@ -20,11 +20,14 @@ import torch
 import yaml
 from dvc.repo import Repo
 
-from derain import artifacts, params
+from derain import params, plugins
+from derain.compute.hardware import choose
 from derain.data.pack import Pack
-from derain.hardware import choose
-from derain.report import comparison, paper_tables, results, summary, variants
-from derain.training.stream import learn_stream
+from derain.disk import artifacts
+from derain.evaluation import summary
+from derain.report import results
+from derain.stream import learn_stream
+from derain.studies import comparison, paper_tables, variants
 from experiments.run import named
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -199,7 +202,7 @@ def test_every_parameter_is_declared_by_a_stage(profile: str, tmp_path: Path) ->
     }
     content = yaml.safe_load((tmp_path / "params.yaml").read_text())
     # The sections of strategies that are not selected; a part of the commands themselves, whose change DVC sees too.
-    unused = {*params.plugins("strategies"), "launch"} - {content["strategy"]}
+    unused = {*plugins.plugins("strategies"), "launch"} - {content["strategy"]}
     missing = [
         leaf
         for leaf in leaves(content)
@@ -413,7 +416,7 @@ def test_a_loss_that_is_no_number_stops_with_nothing_written(project: Project) -
 
 def test_a_queue_runs_the_code_it_was_queued_with(project: Project) -> None:
     project.dvc("exp", "run", "--queue", "-S", "nr.alpha_l=0.004,0.016")
-    source = project.folder / "src/derain/report/summary.py"
+    source = project.folder / "src/derain/evaluation/summary.py"
     source.write_text("raise SystemExit('the later edit ran')\n")
     project.dvc("queue", "start", "--jobs", "1")
     try:

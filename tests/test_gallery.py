@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from derain.report import gallery
-from derain.report.gallery import Gallery
+from derain.restore import gallery
+from derain.restore.gallery import Gallery
 from tests.test_report import HOSTILE, Page
 
 

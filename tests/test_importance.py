@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from derain.backbones import prenet
+from derain.compute.hardware import Hardware, choose
 from derain.data.pack import Pack
-from derain.hardware import Hardware, choose
-from derain.states import KeptState
 from derain.training import crops, importance, samples_at_once
 from derain.training.importance import mean_absolute_gradient
 from derain.training.losses import negative_ssim
+from derain.training.resume import KeptState
 from derain.training.samples_at_once import OfEachSample, Size, of_whole_batches
 from derain.types import Batch, NumericError, Restored
 from tests.conftest import random_batch

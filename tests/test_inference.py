@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from derain import inference
 from derain.backbones.prenet import PReNet
-from derain.hardware import Hardware, choose
-from derain.inference import estimate
+from derain.compute import forward
+from derain.compute.forward import estimate
+from derain.compute.hardware import Hardware, choose
 from derain.types import DataError, ParamsError, Restored
 
 
@@ -65,15 +65,15 @@ def test_a_fused_network_computes_the_same(
     torch.manual_seed(0)
     plain, where = network().eval().requires_grad_(False), Hardware(torch.device("cpu"), precision)
     pictures = torch.rand(2, 3, 33, 47).numpy()
-    before = inference.forward(plain, pictures, where)
-    fused = inference.fused(plain, where)
-    assert sum(isinstance(module, inference._ConvolutionReLU) for module in fused.modules()) == count
+    before = forward.forward(plain, pictures, where)
+    fused = forward.fused(plain, where)
+    assert sum(isinstance(module, forward._ConvolutionReLU) for module in fused.modules()) == count
     np.testing.assert_allclose(
-        inference.forward(fused, pictures, where), before, atol=1e-6 if precision == "fp32" else 0.01
+        forward.forward(fused, pictures, where), before, atol=1e-6 if precision == "fp32" else 0.01
     )
-    np.testing.assert_array_equal(inference.forward(plain, pictures, where), before)
-    monkeypatch.setattr(inference, "_can_fuse", lambda dtype: False)
-    np.testing.assert_array_equal(inference.forward(inference.fused(plain, where), pictures, where), before)
+    np.testing.assert_array_equal(forward.forward(plain, pictures, where), before)
+    monkeypatch.setattr(forward, "_can_fuse", lambda dtype: False)
+    np.testing.assert_array_equal(forward.forward(forward.fused(plain, where), pictures, where), before)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from derain import console, last_error, paths, types
+from derain import console, types
+from derain.console import last_error
+from derain.disk import atomic
 from derain.types import BusyError, DataError, DerainError, NumericError, ParamsError, SpaceError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -115,15 +117,15 @@ def test_the_table_of_the_documentation_has_every_code() -> None:
 def test_what_a_killed_process_left_is_removed_and_what_another_writes_is_not(tmp_path: Path) -> None:
     (tmp_path / ".scores.json.abcdefgh").write_text("half")
     (tmp_path / ".other.json.abcdefgh").write_text("half")
-    with paths.new_file(tmp_path / "scores.json") as first:
+    with atomic.new_file(tmp_path / "scores.json") as first:
         first.write(b"first")
-        paths.write_atomically(tmp_path / "scores.json", b"second")
+        atomic.write_atomically(tmp_path / "scores.json", b"second")
         assert (tmp_path / "scores.json").read_bytes() == b"second"
     assert (tmp_path / "scores.json").read_bytes() == b"first"
     assert sorted(path.name for path in tmp_path.iterdir()) == [".other.json.abcdefgh", "scores.json"]
 
 
 def test_a_full_disk_is_noticed_before(tmp_path: Path) -> None:
-    paths.check_space(tmp_path / "new/set.zip", 1)
+    atomic.check_space(tmp_path / "new/set.zip", 1)
     with pytest.raises(SpaceError, match=r"set\.zip needs 1,000,000,000,000,000,000 bytes, [\d,]+ are free"):
-        paths.check_space(tmp_path / "new/set.zip", 10**18)
+        atomic.check_space(tmp_path / "new/set.zip", 10**18)

@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from derain import params as parameters
+from derain import plugins
+from derain.compute.hardware import Hardware
 from derain.data.pack import Pack
-from derain.hardware import Hardware
 from derain.params import Params
 from derain.strategies import nr
+from derain.stream import learn_task
 from derain.training import cuda_graphs, masks
 from derain.training.learn import training_step
 from derain.training.micro_batches import MicroBatches
-from derain.training.stream import learn_task
 from derain.training.trace import Trace
 from derain.types import Batch, ParamsError, Restored
 from tests.conftest import random_batch
@@ -25,7 +25,7 @@ from tests.conftest import random_batch
 
 def network_of(params: Params) -> nn.Module:
     torch.manual_seed(0)
-    network: nn.Module = parameters.load_plugin("backbones", "prenet").build(params.section("backbones"))
+    network: nn.Module = plugins.load_plugin("backbones", "prenet").build(params.section("backbones"))
     return network
 
 

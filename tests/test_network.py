@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import derain
-from derain import artifacts
 from derain.backbones.prenet import Params, PReNet
+from derain.compute.forward import estimate, forward
+from derain.compute.hardware import Hardware
+from derain.disk import networks
 from derain.evaluation.quality import to_8_bit
-from derain.hardware import Hardware
-from derain.inference import estimate, forward
 from derain.restore import tiles
 from derain.restore.network import Network
 from derain.restore.probe import bytes_per_pixel, receptive_radius
@@ -369,7 +369,7 @@ class TestPictures:
 class TestLoad:
     @pytest.fixture
     def weights(self, tmp_path: Path) -> Path:
-        artifacts.save_network(
+        networks.save_network(
             tmp_path / "small.safetensors", prenet(), "prenet", Params(channels=4, stages=2, blocks=1), {}
         )
         return tmp_path / "small.safetensors"

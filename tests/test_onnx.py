@@ -13,8 +13,9 @@ import torch
 from onnx import TensorProto, helper
 
 import derain
-from derain import artifacts, cli
+from derain import cli
 from derain.backbones import prenet
+from derain.disk import artifacts, networks
 from derain.restore import onnx as ours
 from derain.types import DataError, NumericError, ParamsError
 
@@ -25,8 +26,8 @@ SECTION = prenet.Params(channels=4, stages=2, blocks=1)
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("onnx") / "task0.safetensors"
-    artifacts.save_network(
-        path, artifacts.build_network("prenet", SECTION), "prenet", SECTION, {"kind": "model", "task": "0"}
+    networks.save_network(
+        path, networks.build_network("prenet", SECTION), "prenet", SECTION, {"kind": "model", "task": "0"}
     )
     return path
 

@@ -18,8 +18,8 @@ from torchvision.io import ImageReadMode, decode_image
 
 from derain import cli
 from derain.restore import network as restore_network
+from derain.restore.formats import WRITTEN, Decoded, decode, encode, with_bits
 from derain.restore.network import Network
-from derain.restore.pictures import WRITTEN, Decoded, decode, encode, with_bits
 from derain.types import DataError
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

@@ -17,12 +17,16 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
-from derain import artifacts, console, paths
+from derain import console
+from derain.disk import artifacts, atomic, paths
+from derain.evaluation import summary
 from derain.params import Params, content, load
-from derain.report import charts, comparison, page, paper, pictures, results, summary, terminal
-from derain.report.comparison import Recorded
-from derain.report.markup import Markup, element, join
+from derain.report import before_after, page, results, terminal
+from derain.studies import comparison, paper
+from derain.studies.comparison import Recorded
 from derain.types import DataError, NumericError
+from derain.web import charts
+from derain.web.markup import Markup, element, join
 from stages import report
 
 TASKS = {"task0": "first", "task1": "second"}
@@ -112,8 +116,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         facts |= {"fraction_consolidated": 27 * (n + 1) / 114, "fraction_free": 1 - 27 * (n + 1) / 114}
         artifacts.save(paths.mask(task), mask, {"kind": "mask", **MADE, **facts})
         artifacts.save(paths.memory(task), {}, {"kind": "memory", **MADE, "bytes": 1000 + n})
-        paths.write_atomically(paths.loss(task), b"epoch,lr,supervised\n1,0.001,-0.5\n2,0.001,-0.7\n3,0.0002,-0.75\n")
-    paths.write_atomically(paths.loss("task1"), b"epoch,lr,supervised,distillation\n1,1,-0.5,-0.6\n2,1,-0.6,-0.5\n")
+        atomic.write_atomically(paths.loss(task), b"epoch,lr,supervised\n1,0.001,-0.5\n2,0.001,-0.7\n3,0.0002,-0.75\n")
+    atomic.write_atomically(paths.loss("task1"), b"epoch,lr,supervised,distillation\n1,1,-0.5,-0.6\n2,1,-0.6,-0.5\n")
     write_recorded({"runs": []})
     return tmp_path
 
@@ -126,7 +130,7 @@ def write_scores(root: Path, test: str, levels: dict[str, float]) -> None:
         for row, level in levels.items()
     }
     folder = root / "results" / test
-    paths.write_json(folder / "scores.json", {"test": test, "shown": names[:2], "scores": scores})
+    atomic.write_json(folder / "scores.json", {"test": test, "shown": names[:2], "scores": scores})
     for number, size in enumerate([(24, 32), (32, 24)]):
         for name in ("rainy", "clean", *TASKS):
             picture = Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8))
@@ -142,7 +146,7 @@ def write_params(**changes: Any) -> Params:
 
 
 def write_recorded(content: Any) -> None:
-    paths.write_json(paths.RECORDED, content)
+    atomic.write_json(paths.RECORDED, content)
 
 
 def record(*runs: tuple[str, int, float]) -> dict[str, Any]:
@@ -218,10 +222,10 @@ def test_elements_escape_texts_and_attributes_but_not_markup() -> None:
 
 def test_leftovers_of_removed_tasks_and_tests_are_ignored(project: Path) -> None:
     before = built()
-    paths.write_atomically(Path("masks/task9.safetensors"), b"rubbish")
-    paths.write_atomically(Path("plots/loss/task9.csv"), b"rubbish")
-    paths.write_atomically(Path("results/old/scores.json"), b"rubbish")
-    paths.write_atomically(Path("results/first/0-task9.png"), b"rubbish")
+    atomic.write_atomically(Path("masks/task9.safetensors"), b"rubbish")
+    atomic.write_atomically(Path("plots/loss/task9.csv"), b"rubbish")
+    atomic.write_atomically(Path("results/old/scores.json"), b"rubbish")
+    atomic.write_atomically(Path("results/first/0-task9.png"), b"rubbish")
     scores = json.loads(Path("results/first/scores.json").read_text())
     scores["scores"]["task9"] = {"matlab-y": {HOSTILE: [float("nan"), 0]}}
     Path("results/first/scores.json").write_text(json.dumps(scores))
@@ -299,12 +303,12 @@ def test_a_stream_of_one_task_has_one_derained_picture(project: Path) -> None:
 
 def test_many_large_pictures_become_small_jpegs(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.fromarray(np.zeros((20, 3000, 3), np.uint8)).save("results/first/0-rainy.png")
-    embedded = pictures.embed([Path("results/first/0-rainy.png"), Path("results/first/0-clean.png")])
+    embedded = before_after.embed([Path("results/first/0-rainy.png"), Path("results/first/0-clean.png")])
     wide, small = embedded.values()
-    assert (wide.width, wide.source[:15]) == (pictures.LONGEST_SIDE, "data:image/jpeg")
+    assert (wide.width, wide.source[:15]) == (before_after.LONGEST_SIDE, "data:image/jpeg")
     assert (small.width, small.height, small.source[:14]) == (32, 24, "data:image/png")
-    monkeypatch.setattr(pictures, "LOSSLESS_BUDGET", 1000)
-    (all_small,) = pictures.embed([Path("results/first/0-clean.png")]).values()
+    monkeypatch.setattr(before_after, "LOSSLESS_BUDGET", 1000)
+    (all_small,) = before_after.embed([Path("results/first/0-clean.png")]).values()
     assert all_small.source.startswith("data:image/jpeg")
 
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 from derain.data.pictures import read_picture
 from derain.evaluation.quality import PROTOCOLS, measure
+from derain.evaluation.score import Candidate, as_json, as_rows, candidates, score_files
 from derain.restore.files import Job, plan
-from derain.restore.score import Candidate, as_json, as_rows, candidates, score_files
 from derain.types import DataError, ParamsError
 
 

@@ -17,10 +17,11 @@ from PIL import Image
 
 from derain import cli
 from derain.data.pictures import write_png
+from derain.disk import networks
 from derain.restore import network as restore_network
 from derain.restore.files import Job, plan
+from derain.restore.formats import decode
 from derain.restore.network import Network
-from derain.restore.pictures import decode
 from derain.restore.run import derain_files
 from derain.types import DataError, NumericError
 
@@ -221,12 +222,11 @@ class TestCommand:
         assert raised.value.code == 2
 
     def test_standard_input_to_standard_output(self, tmp_path: Path) -> None:
-        from derain import artifacts
         from derain.backbones import prenet
 
         section = prenet.Params(channels=4, stages=1, blocks=1)
-        artifacts.save_network(
-            tmp_path / "w.safetensors", artifacts.build_network("prenet", section), "prenet", section, {"kind": "model"}
+        networks.save_network(
+            tmp_path / "w.safetensors", networks.build_network("prenet", section), "prenet", section, {"kind": "model"}
         )
         command = [sys.executable, "-m", "derain", "run", "-", "-o", "-", "--weights", str(tmp_path / "w.safetensors")]
         encoded = save(tmp_path / "a.webp", lossless=True).read_bytes()

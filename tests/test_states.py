@@ -14,16 +14,15 @@ import pytest
 import torch
 from torch import nn
 
-from derain import params as parameters
-from derain import states
+from derain import plugins
+from derain.compute.hardware import Hardware
 from derain.data.pack import Pack
-from derain.hardware import Hardware
 from derain.params import Params
-from derain.states import KeptState, State
-from derain.strategies import _base
-from derain.training import crops, learn, masks
+from derain.stream import Learned, consolidate_task, learn_task
+from derain.training import crops, learn, masks, resume
 from derain.training.importance import mean_absolute_gradient
-from derain.training.stream import Learned, consolidate_task, learn_task
+from derain.training.resume import KeptState, State
+from derain.training.strategy import Strategy
 from derain.types import Batch, BusyError, NumericError, Restored
 
 
@@ -65,7 +64,7 @@ def assert_same(one: Learned, other: Learned) -> None:
         assert torch.equal(one.trace[name], other.trace[name]), name
 
 
-@pytest.mark.parametrize("strategy", parameters.plugins("strategies"))
+@pytest.mark.parametrize("strategy", plugins.plugins("strategies"))
 @pytest.mark.parametrize("steps", [1, 2, 3, 5])
 def test_a_training_that_ends_after_any_step_goes_on_bit_for_bit(
     strategy: str,
@@ -112,7 +111,7 @@ def test_random_numbers_of_a_backbone_go_on_too(
     def learned(state: State) -> Learned:
         torch.manual_seed(0)
         network = Dropping()
-        strategy = _base.Strategy(None, masks.nothing_consolidated(network), hardware, {})
+        strategy = Strategy(None, masks.nothing_consolidated(network), hardware, {})
         task = tiny_params.tasks[0]
         return Learned(
             network, *learn.learn(network, task, packs["heavy"], strategy, tiny_params.train, 0, hardware, state)
@@ -129,7 +128,7 @@ def test_a_measure_of_importance_goes_on_bit_for_bit(
     steps: int, tiny_params: Params, packs: dict[str, Pack], hardware: Hardware, tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
-    network = parameters.load_plugin("backbones", "prenet").build(tiny_params.section("backbones"))
+    network = plugins.load_plugin("backbones", "prenet").build(tiny_params.section("backbones"))
     samples = crops.for_importance(packs["heavy"], 16, 0, 0, count=5, batch=1, device=hardware.device)
     undisturbed = mean_absolute_gradient(network, samples, hardware)
     with pytest.raises(KilledError):
@@ -142,16 +141,16 @@ def test_a_state_is_kept_until_the_next_computation_keeps_one(folder_of_states: 
     """It has served then, and DVC has recorded what it served for."""
     _left({"seed": 0}, b"half")
     for _ in range(2):  # the second time as after a DVC that was killed before it had recorded the result
-        with states.kept({"seed": 0}, "task0") as state:
+        with resume.kept({"seed": 0}, "task0") as state:
             assert state.load() == b"half"
-    with states.kept({"seed": 1}, "task0"):
+    with resume.kept({"seed": 1}, "task0"):
         assert len(list(folder_of_states.iterdir())) == 1
     assert list(folder_of_states.iterdir()) == [], "a stage that was done before its first save leaves nothing"
 
 
 def _left(facts: dict[str, Any], content: bytes) -> None:
     """Leaves a state of something that was interrupted behind."""
-    with suppress(KilledError), states.kept(facts, "task0") as state:
+    with suppress(KilledError), resume.kept(facts, "task0") as state:
         assert isinstance(state, KeptState)
         assert state.load() is None
         state._pause = 0
@@ -164,24 +163,29 @@ def test_other_facts_code_or_libraries_have_another_state(
 ) -> None:
     _left({"seed": 0, "train": {"lr": 0.1}}, b"half")
     for facts in ({"seed": 1, "train": {"lr": 0.1}}, {"seed": 0, "train": {"lr": 0.2}}, {"seed": 0}):
-        with states.kept(facts, "task0") as state:
+        with resume.kept(facts, "task0") as state:
             assert state.load() is None
-    known = {name: getattr(states, name) for name in ("_code", "version")}
+    known = {name: getattr(resume, name) for name in ("_code", "version")}
     changed: dict[str, Callable[..., Any]] = {
         "_code": lambda: known["_code"]() | {"derain.training.learn": "changed"},
         "version": lambda name: known["version"](name) + "+other",
     }
     for name, value in changed.items():
         with monkeypatch.context() as patch:
-            patch.setattr(states, name, value)
-            with states.kept({"seed": 0, "train": {"lr": 0.1}}, "task0") as state:
+            patch.setattr(resume, name, value)
+            with resume.kept({"seed": 0, "train": {"lr": 0.1}}, "task0") as state:
                 assert state.load() is None
     assert len(list(folder_of_states.iterdir())) == 1
 
 
 def test_the_code_that_counts_is_all_that_is_loaded() -> None:
-    code = states._code()
-    assert {"derain.training.learn", "derain.training.losses", "derain.strategies._base", "derain.states"} <= set(code)
+    code = resume._code()
+    assert {
+        "derain.training.learn",
+        "derain.training.losses",
+        "derain.training.strategy",
+        "derain.training.resume",
+    } <= set(code)
     assert not [name for name in code if not name.startswith(("derain", "stages"))]
 
 
@@ -192,37 +196,37 @@ def test_a_damaged_state_is_not_used(flip: int, folder_of_states: Path, capsys: 
     content = bytearray(file.read_bytes())
     content[flip] ^= 1
     file.write_bytes(content)
-    with states.kept({"seed": 0}, "task0") as state:
+    with resume.kept({"seed": 0}, "task0") as state:
         assert state.load() is None
     assert "damaged" in capsys.readouterr().err
 
 
 def test_two_never_share_a_state(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(states, "PATIENCE", 0.2)
-    with states.kept({"seed": 0}, "task0"):
+    monkeypatch.setattr(resume, "PATIENCE", 0.2)
+    with resume.kept({"seed": 0}, "task0"):
         with pytest.raises(BusyError, match=rf"task0: another process \(PID {os.getpid()}\)") as busy:
-            states.kept({"seed": 0}, "task0").__enter__()
+            resume.kept({"seed": 0}, "task0").__enter__()
         assert busy.value.exit_code == 75
-        with states.kept({"seed": 1}, "task0"):
+        with resume.kept({"seed": 1}, "task0"):
             pass
-    with states.kept({"seed": 0}, "task0"):
+    with resume.kept({"seed": 0}, "task0"):
         pass
 
 
 def test_old_states_go_and_those_at_work_stay(monkeypatch: pytest.MonkeyPatch, folder_of_states: Path) -> None:
     _left({"seed": 0}, b"old")
     (old,) = folder_of_states.iterdir()
-    long_ago = time.time() - (states.KEPT_DAYS + 1) * 86400
+    long_ago = time.time() - (resume.KEPT_DAYS + 1) * 86400
     for file in old.iterdir():
         os.utime(file, (long_ago, long_ago))
-    with states.kept({"seed": 1}, "task0"):
+    with resume.kept({"seed": 1}, "task0"):
         assert not old.exists()
-    monkeypatch.setattr(states, "KEPT_STATES", 2)
-    with states.kept({"seed": 10}, "at work"):
+    monkeypatch.setattr(resume, "KEPT_STATES", 2)
+    with resume.kept({"seed": 10}, "at work"):
         for seed in range(2, 6):
             _left({"seed": seed}, b"half")
             time.sleep(0.02)  # ages differ by the clock of the files
-        with states.kept({"seed": 10_000}, "task0"):
+        with resume.kept({"seed": 10_000}, "task0"):
             assert len(list(folder_of_states.iterdir())) == 3, "the two newest, and the one at work"
 
 
@@ -231,7 +235,7 @@ def test_a_folder_that_cannot_be_written_is_said_and_does_not_stop(
 ) -> None:
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("DERAIN_CACHE", str(tmp_path / "file"))
-    with states.kept({"seed": 0}, "task0") as state:
+    with resume.kept({"seed": 0}, "task0") as state:
         assert state.load() is None
         state.step_done(lambda: b"half")
     assert "task0 cannot go on" in capsys.readouterr().err
@@ -241,19 +245,19 @@ def test_saving_costs_a_hundredth_of_the_time_however_slow_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [0.0]
-    monkeypatch.setattr(states.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(resume.time, "monotonic", lambda: clock[0])
     saves = []
 
     def slow_write(*_: object) -> None:
         saves.append(clock[0])
         clock[0] += 3
 
-    monkeypatch.setattr(states.paths, "write_atomically", slow_write)
+    monkeypatch.setattr(resume.atomic, "write_atomically", slow_write)
     state = KeptState(tmp_path)
     while clock[0] < 10_000:
         clock[0] += 1
         state.step_done(lambda: b"")
-    assert saves[0] == states.SAVE_EVERY
+    assert saves[0] == resume.SAVE_EVERY
     assert 3 * len(saves) <= 0.011 * clock[0]
 
 
@@ -289,8 +293,8 @@ def test_a_number_that_is_none_stops_within_the_step_and_names_the_batch(
 ) -> None:
     """What follows the first step is broken; the weights stay as the first step left them."""
     params, task = tiny_params, tiny_params.tasks[1]
-    network = parameters.load_plugin("backbones", "prenet").build(params.section("backbones"))
-    strategy = parameters.load_plugin("strategies", "nr").Strategy(
+    network = plugins.load_plugin("backbones", "prenet").build(params.section("backbones"))
+    strategy = plugins.load_plugin("strategies", "nr").Strategy(
         params.section("strategies"), masks.nothing_consolidated(network), hardware, {}
     )
     step, seen = learn.training_step, []

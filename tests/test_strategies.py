@@ -14,19 +14,18 @@ import yaml
 from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor, nn
 
-from derain import artifacts, paths
-from derain import params as parameters
+from derain import plugins
+from derain.compute.hardware import Hardware
 from derain.data.pack import Pack, write_pack
-from derain.hardware import Hardware
+from derain.disk import artifacts, paths
 from derain.params import Params
-from derain.states import NOT_KEPT, KeptState
-from derain.strategies import _base
-from derain.strategies._base import Done, Kept
+from derain.stream import Consolidated, consolidate_task, learn_stream, learn_task
 from derain.training import crops, masks
 from derain.training.learn import training_step
 from derain.training.losses import negative_ssim
 from derain.training.micro_batches import MicroBatches
-from derain.training.stream import Consolidated, consolidate_task, learn_stream, learn_task
+from derain.training.resume import NOT_KEPT, KeptState
+from derain.training.strategy import Done, Kept, Memory, Strategy
 from derain.training.trace import Trace
 from derain.types import Batch, Restored, Task
 from stages import kd_task, sc_mask
@@ -83,7 +82,7 @@ def test_a_strategy_without_strength_is_fine_tuning_bit_for_bit(
 
 
 def test_every_strategy_is_told_how_to_be_switched_off() -> None:
-    assert {*STRENGTHS, "nr", "si"} == set(parameters.plugins("strategies"))
+    assert {*STRENGTHS, "nr", "si"} == set(plugins.plugins("strategies"))
 
 
 class Line(nn.Module):
@@ -97,13 +96,13 @@ class Line(nn.Module):
         return Restored(self.a * rainy + self.b)
 
 
-def made(name: str, hardware: Hardware, memory: _base.Memory, **section: Any) -> Any:
-    plugin = parameters.load_plugin("strategies", name)
+def made(name: str, hardware: Hardware, memory: Memory, **section: Any) -> Any:
+    plugin = plugins.load_plugin("strategies", name)
     return plugin.Strategy(plugin.Params(**section), masks.nothing_consolidated(Line(0.0, 0.0)), hardware, memory)
 
 
 def consolidated(
-    strategy: _base.Strategy,
+    strategy: Strategy,
     network: nn.Module,
     pack: Pack,
     position: int = 0,
@@ -214,14 +213,14 @@ def test_synaptic_intelligence_divides_the_path_integral_by_the_squared_way(
     assert consolidated(strategy, Line(0.0, 0.0), packs["heavy"], trace=trace).memory["b"] == 0, "no reward for moving"
 
 
-class Pulling(_base.Strategy):
+class Pulling(Strategy):
     """A penalty that pulls much harder than any loss."""
 
     def penalties(self, network: nn.Module) -> Mapping[str, Tensor]:
         return {"pull": sum((1e3 * weight).sum() for weight in network.parameters())}  # type: ignore[dict-item]
 
 
-def steps(network: nn.Module, strategy: _base.Strategy, batch: Batch, lr: float, count: int) -> dict[str, Tensor]:
+def steps(network: nn.Module, strategy: Strategy, batch: Batch, lr: float, count: int) -> dict[str, Tensor]:
     trace = Trace(network)
     optimizer = torch.optim.SGD(network.parameters(), lr=lr)
     for _ in range(count):
@@ -232,7 +231,7 @@ def steps(network: nn.Module, strategy: _base.Strategy, batch: Batch, lr: float,
 def test_the_trace_sums_up_to_the_losses_fall(hardware: Hardware) -> None:
     """The integral of the gradient along any way is the difference of the loss between its ends."""
     batch, network = Batch(*random_batch(3)), Line(0.6, 0.2)
-    strategy = _base.Strategy(None, masks.nothing_consolidated(network), hardware, {})
+    strategy = Strategy(None, masks.nothing_consolidated(network), hardware, {})
     before = negative_ssim(network(batch.rainy).derained, batch.clean).item()
     trace = steps(network, strategy, batch, lr=1e-2, count=100)
     after = negative_ssim(network(batch.rainy).derained, batch.clean).item()
@@ -294,7 +293,7 @@ class Vector(nn.Module):
 
 
 def test_packnet_projects_the_step_on_the_smaller_of_two_weights(packs: dict[str, Pack], hardware: Hardware) -> None:
-    plugin = parameters.load_plugin("strategies", "packnet")
+    plugin = plugins.load_plugin("strategies", "packnet")
     network, batch = Vector(0.6, -0.2), Batch(*random_batch(3))
     first = plugin.Strategy(plugin.Params(share=0.5), masks.nothing_consolidated(network), hardware, {})
     mask = consolidated(first, network, packs["heavy"]).mask
@@ -366,7 +365,7 @@ def stored(name: str, weights: int) -> int:
     return {"si": 0, "nr": mask + floats, "packnet": mask, "replay": 6 * (2 * 16 * 16 * 3 + 2), **penalizing}[name]
 
 
-@pytest.mark.parametrize("name", parameters.plugins("strategies"))
+@pytest.mark.parametrize("name", plugins.plugins("strategies"))
 def test_bytes_between_tasks_are_as_declared(
     name: str, tiny_params: Params, packs: dict[str, Pack], hardware: Hardware
 ) -> None:
@@ -394,7 +393,7 @@ def test_each_part_of_nr_stores_its_own(
         assert left.stored == expected(sum(weight.numel() for weight in weights.values()))
 
 
-@pytest.mark.parametrize("name", parameters.plugins("strategies"))
+@pytest.mark.parametrize("name", plugins.plugins("strategies"))
 def test_stages_that_pass_on_files_end_at_the_bits_of_one_process(
     name: str, tiny_params: Params, hardware: Hardware, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 import torch
 
-from derain import params as parameters
+from derain import plugins
+from derain.compute.hardware import Hardware
 from derain.data.pack import Pack
-from derain.hardware import Hardware
 from derain.params import Params
 from derain.strategies import nr
+from derain.stream import Consolidated, Learned, learn_stream, learn_task
 from derain.training import masks
 from derain.training.learn import training_step
 from derain.training.micro_batches import MicroBatches
-from derain.training.stream import Consolidated, Learned, learn_stream, learn_task
 from derain.training.trace import Trace
 from derain.types import NumericError, Task
 
@@ -120,7 +120,7 @@ def test_the_teacher_is_the_former_self_and_the_loss_that_of_equation_7(
     tiny_params: Params, hardware: Hardware
 ) -> None:
     torch.manual_seed(0)
-    network = parameters.load_plugin("backbones", "prenet").build(tiny_params.section("backbones"))
+    network = plugins.load_plugin("backbones", "prenet").build(tiny_params.section("backbones"))
     strategy = nr.Strategy(tiny_params.section("strategies"), masks.nothing_consolidated(network), hardware, {})
     strategy.before_task(network)
     batch = _batch()
@@ -144,7 +144,7 @@ def test_a_loss_that_is_no_number_stops_and_names_the_batch(
     tiny_params: Params, packs: dict[str, Pack], hardware: Hardware
 ) -> None:
     task = tiny_params.tasks[1]
-    network = parameters.load_plugin("backbones", "prenet").build(tiny_params.section("backbones"))
+    network = plugins.load_plugin("backbones", "prenet").build(tiny_params.section("backbones"))
     weights = network.state_dict()
     weights["conv.0.bias"] = torch.full((3,), float("nan"))
     with pytest.raises(NumericError, match=r"task1, epoch 1: a loss or gradient is not finite .* picture\d.*train\.lr"):

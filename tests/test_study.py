@@ -11,11 +11,11 @@ import pytest
 import yaml
 
 from derain import params
+from derain.compute.hardware import Hardware, choose
 from derain.data.pack import Pack
 from derain.evaluation.evaluate import evaluate
-from derain.hardware import Hardware, choose
-from derain.report import comparison, variants
-from derain.training.stream import learn_stream
+from derain.stream import learn_stream
+from derain.studies import comparison, variants
 from experiments import study, tune
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -13,8 +13,8 @@ import pytest
 
 from derain import params as parameters
 from derain.evaluation.quality import Quality, Scores
+from derain.evaluation.summary import forgetting_csv, machine_of, profile, read, summarize
 from derain.params import Params
-from derain.report.summary import forgetting_csv, machine_of, profile, read, summarize
 from derain.types import DataError, NumericError
 
 # PSNR under matlab-y after each task; SSIM is a hundredth of it, and RGB is 1 dB (0.01) lower throughout.

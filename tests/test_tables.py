@@ -14,10 +14,10 @@ import yaml
 from dvc.utils.hydra import apply_overrides
 
 from derain import cli, params
-from derain.report import comparison, paper_tables, studies, variants
-from derain.report.comparison import Recorded, RecordedRun
-from derain.report.paper_tables import Table
-from derain.report.summary import after_of_csv, profile
+from derain.evaluation.summary import after_of_csv, profile
+from derain.studies import comparison, panels, paper_tables, variants
+from derain.studies.comparison import Recorded, RecordedRun
+from derain.studies.paper_tables import Table
 from derain.types import DataError
 from experiments.run import named
 
@@ -295,7 +295,7 @@ def test_the_studies_pictures_hold_the_means() -> None:
         made("si-channels-8", 0, 21.0),
     ]
     runs += [made("nr-rank-all-twice", 0, 28.0), made("nr-rank-free-twice", 0, 29.0), made("si-twice", 0, 28.5)]
-    text = studies.section(BASE, Recorded(profile=profile(SETTINGS), runs=runs))
+    text = panels.section(BASE, Recorded(profile=profile(SETTINGS), runs=runs))
     assert text is not None
     labels = re.findall(r'aria-label="([^"]+)"', text)
     assert "average PSNR (dB) by nr.alpha_l: 25.00, 26.50" in labels
@@ -309,12 +309,12 @@ def test_the_studies_pictures_hold_the_means() -> None:
     assert axes == [["24", "25", "26"]] * 3, "one scale, so that small differences look small"
     learned = ", ".join(f"{level:.2f}" for level in range(21, 29))
     assert any(label.startswith(f"PSNR on the set just learned (dB) rank all; SI grey: {learned}") for label in labels)
-    assert studies.section(BASE, Recorded(profile=profile(SETTINGS), runs=[made("nr", 0, 26.0)])) is None
+    assert panels.section(BASE, Recorded(profile=profile(SETTINGS), runs=[made("nr", 0, 26.0)])) is None
 
 
 def test_the_studies_csv_has_a_row_a_run_and_study() -> None:
     runs = [made("nr", 0, 26.0), made("nr", 1, 27.0), made("mix", 0, 30.0)]
-    rows = list(csv.DictReader(studies.table(BASE, Recorded(runs=runs)).decode().splitlines()))
+    rows = list(csv.DictReader(panels.table(BASE, Recorded(runs=runs)).decode().splitlines()))
     assert {row["study"] for row in rows if row["run"] == "Mix"} == {"table1", "strategies"}
     assert [row["psnr"] for row in rows if (row["study"], row["run"]) == ("table4", "NR")] == ["26.0", "27.0"]
     assert {row["forgetting"] for row in rows if row["run"] == "Mix"} == {""}
@@ -325,7 +325,7 @@ def test_the_orders_picture_is_of_means_by_what_comes_first_and_last() -> None:
     runs = [made(f"nr{order}", 0, level) for order, level in orders.items()]
     runs += [made(f"si{order}", 0, level + 1) for order, level in orders.items()]
     runs.append(made("nr-light-heavy-medium-varied", 0, 99.0))  # which SI has not run
-    text = studies.section(BASE, Recorded(profile=profile(SETTINGS), runs=runs))
+    text = panels.section(BASE, Recorded(profile=profile(SETTINGS), runs=runs))
     assert text is not None
     first, last = re.findall(r'aria-label="(average[^"]+)"', text)
     assert first == "average PSNR (dB) by the set that comes first, 3 orders; SI grey: 25.00, 21.00; 26.00, 22.00"
@@ -371,7 +371,7 @@ def test_studies_of_unusual_streams_have_no_pictures_of_what_is_undefined(spoil:
         {**BASE, "stream": {}} if spoil == "one task" else {**BASE, "tests": {"heavy": "learned", "unseen": "unseen"}}
     )
     runs = []
-    for name in ("nr", "nr-tau_l-30", "nr-channels-8", *studies._TWICE):
+    for name in ("nr", "nr-tau_l-30", "nr-channels-8", *panels._TWICE):
         run = made(name, 0, 26.0)
         if spoil == "one task":
             run = run.model_copy(update={"summary": run.summary.model_copy(update={"forgetting": None})})
@@ -379,7 +379,7 @@ def test_studies_of_unusual_streams_have_no_pictures_of_what_is_undefined(spoil:
             after = {row: level.model_copy(update={"psnr": {"heavy": 1.0}}) for row, level in run.after.items()}
             run = run.model_copy(update={"after": after})
         runs.append(run)
-    text = studies.section(base, Recorded(runs=runs))
+    text = panels.section(base, Recorded(runs=runs))
     assert text is not None
     assert "nan" not in text
     assert ("forgetting" in text) == (spoil != "one task")

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 import yaml
 
-from derain import artifacts, console, params, paths
+from derain import console, params, plugins
 from derain.data.pack import write_pack
+from derain.disk import artifacts, networks, paths
 from derain.training import masks
 from derain.training.trace import Trace
 from derain.types import Pair
@@ -43,9 +44,9 @@ class Folder:
         settings = params.load()
         section = settings.section("backbones")
         torch.manual_seed(0)
-        network = artifacts.build_network(settings.backbone, section)
+        network = networks.build_network(settings.backbone, section)
         for task in ("task0", "task1"):
-            artifacts.save_network(paths.model(task), network, settings.backbone, section, {"kind": "model"})
+            networks.save_network(paths.model(task), network, settings.backbone, section, {"kind": "model"})
             artifacts.save(paths.mask(task), masks.nothing_consolidated(network), {"kind": "mask"})
             artifacts.save(paths.memory(task), {}, {"kind": "memory"})
             artifacts.save(paths.trace(task), Trace(network).tensors(network), {"kind": "trace"})
@@ -55,8 +56,8 @@ class Folder:
 def small_folder() -> Iterator[Folder]:
     """A temporary folder to work in, with the packs of the sets heavy and light and a cache of its own."""
     demo, before, threads = params.PARAMS_FILE.read_text(), Path.cwd(), torch.get_num_threads()
-    for strategy in params.plugins("strategies"):  # the code that is loaded is part of a state's fingerprint
-        params.load_plugin("strategies", strategy)
+    for strategy in plugins.plugins("strategies"):  # the code that is loaded is part of a state's fingerprint
+        plugins.load_plugin("strategies", strategy)
     with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, DERAIN_CACHE=f"{folder}/cache"):
         os.chdir(folder)
         console.out.quiet = console.err.quiet = True

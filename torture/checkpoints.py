@@ -23,7 +23,7 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from derain import artifacts
+from derain.disk import artifacts, networks
 from derain.types import DerainError
 from torture._figures import Figures
 
@@ -60,7 +60,7 @@ def _in_another_order(rng: random.Random, folder: Path) -> Iterator[tuple[str, b
 
 def _fate(path: Path) -> Iterator[str]:
     try:
-        artifacts.load_network(path)
+        networks.load_network(path)
     except DerainError as error:
         if path.name not in str(error) or len(str(error).splitlines()) != 1 or len(str(error)) > 600:
             yield f"its message is no line that names it: {str(error)[:200]}"

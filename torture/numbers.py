@@ -19,11 +19,11 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from derain import artifacts, paths, states
+from derain.disk import networks, paths
 from derain.strategies import nr
-from derain.training import importance, learn
+from derain.training import importance, learn, resume
+from derain.training.checkpoint import from_bytes
 from derain.training.crops import Crops
-from derain.training.progress import from_bytes
 from derain.types import Batch, DerainError, NumericError
 from stages import eval as eval_stage
 from stages import kd_task, sc_mask
@@ -55,7 +55,7 @@ def run(seed: int, count: int) -> Figures:
     rng = random.Random(seed)  # noqa: S311 - no secret
     counts: Counter[str] = Counter()
     faults: list[str] = []
-    every_step = mock.patch.multiple(states, SAVE_EVERY=0.0, SHARE=1e9)
+    every_step = mock.patch.multiple(resume, SAVE_EVERY=0.0, SHARE=1e9)
     with every_step, small_folder() as folder:
         folder.write_params(SMALL)
         folder.write_artifacts()
@@ -186,14 +186,14 @@ def _method(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _model(_: int, value: float) -> AbstractContextManager[Any]:
-    load = artifacts.load_network
+    load = networks.load_network
 
     def spoilt(*given: Any) -> nn.Module:
         network = load(*given)
         next(network.parameters()).fill_(value)
         return network
 
-    return mock.patch.object(artifacts, "load_network", spoilt)
+    return mock.patch.object(networks, "load_network", spoilt)
 
 
 _INJECTIONS: dict[str, tuple[Callable[[], None], Injection]] = {

@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from derain import artifacts, paths
 from derain.data.pack import Pack
-from derain.states import KeptState
+from derain.disk import artifacts, networks, paths
+from derain.training.resume import KeptState
 from derain.types import DataError
 from torture._figures import Figures
 from torture._folder import small_folder
@@ -66,7 +66,7 @@ def _pack_is_noticed(_: Path) -> bool:
 
 
 _READERS: dict[str, tuple[Path, Callable[[Path], bool]]] = {
-    "model": (paths.model("task1"), lambda path: _refused(lambda: artifacts.load_network(path))),
+    "model": (paths.model("task1"), lambda path: _refused(lambda: networks.load_network(path))),
     "mask": (paths.mask("task1"), lambda path: _refused(lambda: artifacts.load(path))),
     "memory": (paths.memory("task1"), lambda path: _refused(lambda: artifacts.load(path))),
     "trace": (paths.trace("task1"), lambda path: _refused(lambda: artifacts.load(path))),

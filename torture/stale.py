@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Any
 from unittest import mock
 
-from derain import states
+from derain.training import resume
 from stages import kd_task, sc_mask
 from torture._figures import Figures
 from torture._folder import Folder, small_folder
@@ -87,7 +87,7 @@ def run(seed: int, count: int) -> Figures:
     seen: dict[str, set[str]] = {stage: set() for stage in _STAGES}
     counts: Counter[str] = Counter({"parameters changed in turn": len(in_turn), "random cases": count})
     faults: list[str] = []
-    with mock.patch.object(states, "KEPT_STATES", 10**6), small_folder() as folder:
+    with mock.patch.object(resume, "KEPT_STATES", 10**6), small_folder() as folder:
         for values in [base, *in_turn, *at_random]:
             for stage in _STAGES:
                 own = _what_decides(stage, values)

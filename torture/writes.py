@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 from unittest import mock
 
-from derain import paths, states
 from derain.data.pack import Pack, write_pack
+from derain.disk import atomic, paths
+from derain.training import resume
 from derain.types import DataError, DerainError, SpaceError
 from stages import eval as eval_stage
 from stages import kd_task, sc_mask
@@ -39,7 +40,7 @@ def run(seed: int, count: int) -> Figures:
     rng = random.Random(seed)  # noqa: S311 - no secret
     counts: Counter[str] = Counter()
     faults: list[str] = []
-    with mock.patch.multiple(states, SAVE_EVERY=0.0, SHARE=1e9), small_folder() as folder:
+    with mock.patch.multiple(resume, SAVE_EVERY=0.0, SHARE=1e9), small_folder() as folder:
         folder.write_params(SMALL)
         folder.write_artifacts()
         works = [_Work(name, *work) for name, work in _WORKS.items()]
@@ -133,7 +134,7 @@ def _failing(number: int | None, code: int) -> Iterator[list[str]]:
     with (
         mock.patch.object(os, "fdopen", opened),
         mock.patch.object(os, "fsync", or_fail("fsync", os.fsync)),
-        mock.patch.object(paths.tempfile, "mkstemp", or_fail("open", paths.tempfile.mkstemp)),
+        mock.patch.object(atomic.tempfile, "mkstemp", or_fail("open", atomic.tempfile.mkstemp)),
         mock.patch.object(Path, "replace", or_fail("rename", Path.replace)),
         mock.patch.object(Path, "chmod", or_fail("chmod", Path.chmod)),
     ):

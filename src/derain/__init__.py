@@ -5,7 +5,7 @@
     network = derain.load("models/task3.safetensors")
     derained = network.restore(rainy)
 
-See `derain.restore.network.load` and `Network.restore` for shapes, ranges and errors.
+See `derain.compute.network.load` and `Network.restore` for shapes, ranges and errors.
 """
 
 from __future__ import annotations

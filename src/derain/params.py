@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from derain import plugins
 from derain.types import DEVICES, ParamsError, Task
 
 PARAMS_FILE = Path("params.yaml")
@@ -197,26 +197,7 @@ class Params(Section):
     def section(self, kind: Literal["backbones", "strategies"]) -> Any:
         """The selected backbone's or strategy's own section, checked by the `Params` of its file."""
         name = self.backbone if kind == "backbones" else self.strategy
-        return _read(load_plugin(kind, name).Params, self.sections.get(name, {}), f"{name}.")
-
-
-def load_plugin(kind: Literal["backbones", "strategies"], name: str) -> Any:
-    """Imports src/derain/<kind>/<name>.py; ParamsError where there is no such file."""
-    if name not in plugins(kind):
-        raise ParamsError(
-            f"params.yaml: {kind_key(kind)}: no file {kind}/{name}.py. Allowed: {', '.join(plugins(kind))}."
-        )
-    return importlib.import_module(f"derain.{kind}.{name}")
-
-
-def kind_key(kind: str) -> str:
-    """The key of params.yaml that selects one of a folder's files."""
-    return {"backbones": "backbone", "strategies": "strategy"}[kind]
-
-
-def plugins(kind: Literal["backbones", "strategies"]) -> list[str]:
-    """The names of the files of src/derain/<kind>, without those that begin with an underscore."""
-    return sorted(file.stem for file in (Path(__file__).parent / kind).glob("[!_]*.py"))
+        return _read(plugins.load_plugin(kind, name).Params, self.sections.get(name, {}), f"{name}.")
 
 
 def load(path: Path = PARAMS_FILE) -> Params:
@@ -249,7 +230,7 @@ def parse(text: str, name: str) -> dict[str, Any]:
 
 def of(content: Mapping[str, Any], name: str = "params.yaml") -> Params:
     """The checked parameters of a params.yaml's content; see `load`."""
-    names = {*plugins("backbones"), *plugins("strategies")}
+    names = {*plugins.plugins("backbones"), *plugins.plugins("strategies")}
     sections = {key: value or {} for key, value in content.items() if key in names}
     others = {key: value for key, value in content.items() if key not in names}
     unknown = set(others) - set(Params.model_fields)
@@ -264,9 +245,9 @@ def check(path: Path = PARAMS_FILE) -> Params:
     """Reads params.yaml and checks every section of it, the unselected ones too."""
     params = load(path)
     for kind in ("backbones", "strategies"):
-        for name in plugins(kind):
+        for name in plugins.plugins(kind):
             if name in params.sections:
-                _read(load_plugin(kind, name).Params, params.sections[name], f"{name}.")
+                _read(plugins.load_plugin(kind, name).Params, params.sections[name], f"{name}.")
         params.section(kind)
     return params
 

@@ -49,9 +49,9 @@ def hardware_arguments(parser: argparse.ArgumentParser) -> None:
 
 def load_network(chosen: argparse.Namespace) -> Network:
     """The network that `network_arguments` name."""
-    from derain.restore import network
+    from derain.restore.network import load
 
-    return network.load(chosen.weights, chosen.device, chosen.precision, chosen.tile, chosen.overlap, chosen.max_memory)
+    return load(chosen.weights, chosen.device, chosen.precision, chosen.tile, chosen.overlap, chosen.max_memory)
 
 
 def _bytes(text: str) -> int:

@@ -33,10 +33,10 @@ def main(chosen: argparse.Namespace) -> int:
     except ModuleNotFoundError as missing:
         raise ParamsError(f"`derain demo` needs {missing.name}: pip install '.[demo]'") from None
     from derain.demo.weights import at_hand
-    from derain.restore import network
+    from derain.restore.network import load as load_network
 
     choices = at_hand(chosen.weights)
-    load = partial(network.load, device=chosen.device, precision=chosen.precision)
+    load = partial(load_network, device=chosen.device, precision=chosen.precision)
     with server.listen(chosen.port) as listening:
         demo = server.Demo(choices, load, listening.getsockname()[1])
         console.say(f"http://127.0.0.1:{demo.port}/ (Ctrl-C ends it)")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from derain import console
 from derain.commands import failed, load_network, network_arguments
-from derain.paths import write_atomically, write_json
+from derain.disk.atomic import write_atomically, write_json
 from derain.types import DataError, DerainError, ParamsError
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def main(chosen: argparse.Namespace) -> int:
 
 def _follow(outcomes: Iterable[Outcome], chosen: argparse.Namespace) -> tuple[list[dict[str, Any]], list[DerainError]]:
     """Lets the pictures pass, and keeps what is to be said of them."""
-    from derain.report.gallery import Gallery
+    from derain.restore.gallery import Gallery
 
     gallery = Gallery() if chosen.report else None
     entries: list[dict[str, Any]] = []
@@ -98,7 +98,7 @@ def _filter(chosen: argparse.Namespace) -> int:
     others = ("recursive", "compare", "report", "json", "skip_existing")
     if chosen.pictures != ["-"] or chosen.output != "-" or any(getattr(chosen, name) for name in others):
         raise ParamsError("- stands for one picture from standard input to standard output: derain run - -o -")
-    from derain.restore.pictures import WRITTEN, decode, encode
+    from derain.restore.formats import WRITTEN, decode, encode
     from derain.restore.run import derain_picture
 
     try:

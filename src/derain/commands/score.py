@@ -13,7 +13,7 @@ from derain.commands import failed
 from derain.evaluation.quality import PROTOCOLS
 
 if TYPE_CHECKING:
-    from derain.restore.score import Scores
+    from derain.evaluation.score import Scores
 
 HELP = "PSNR and SSIM of derained pictures against clean ones"
 
@@ -33,8 +33,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(chosen: argparse.Namespace) -> int:
-    from derain.paths import write_atomically
-    from derain.restore.score import as_csv, as_json, candidates, score_files
+    from derain.disk.atomic import write_atomically
+    from derain.evaluation.score import as_csv, as_json, candidates, score_files
 
     pictures = candidates(chosen.clean, chosen.derained, chosen.rainy)
     only_json = chosen.json == "-"
@@ -61,7 +61,7 @@ def main(chosen: argparse.Namespace) -> int:
 
 
 def _print(scores: Scores, protocol: str, given: int, folder: Path) -> None:
-    from derain.restore.score import as_rows
+    from derain.evaluation.score import as_rows
 
     title = f"{len(scores.derained)} of the {given} pictures in {folder}"
     caption = f"{protocol}: {PROTOCOLS[protocol].description}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from derain import paths
+from derain.disk import atomic, paths
 
 HELP = "the paper's tables, from recorded runs and experiments"
 
@@ -27,7 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(chosen: argparse.Namespace) -> int:
     from derain import console, params
-    from derain.report import comparison, experiments, paper_tables
+    from derain.studies import comparison, experiments, paper_tables
 
     base = params.content(chosen.params)
     settings = params.of(base)
@@ -47,7 +47,7 @@ def main(chosen: argparse.Namespace) -> int:
     recorded = comparison.of_today(settings, base, recorded)
     text = paper_tables.as_markdown(paper_tables.tables(settings, base, recorded), chosen.params, chosen.recorded)
     if chosen.output:
-        paths.write_atomically(chosen.output, text.encode())
+        atomic.write_atomically(chosen.output, text.encode())
         console.say(f"wrote {chosen.output}")
     else:
         console.say(text)

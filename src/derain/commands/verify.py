@@ -17,7 +17,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(_: argparse.Namespace) -> int:
-    from derain.verify import faults, outputs
+    from derain.data.verify import faults, outputs
 
     root = Path()
     count = len(outputs(root))

@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, NamedTuple, NoReturn, Protocol, cast
 
-from derain import paths
 from derain.data.pictures import SUFFIXES
+from derain.disk import atomic
 from derain.types import DataError
 
 LIMIT_BYTES = 100 * 10**9  # the largest set, SPA-Data for training, is a zip of 44 GB (stevewongv/SPANet, readme)
@@ -94,7 +94,7 @@ def unpack(archive: Path, into: Path, *, limit_bytes: int = LIMIT_BYTES, limit_m
         raise DataError(f"{archive} cannot be unpacked ({error}): unpack it by hand and name `folder:`") from None
     except _DAMAGE as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise paths.not_written(into, error, what=f"{archive} cannot be unpacked to {into}") from None
+            raise atomic.not_written(into, error, what=f"{archive} cannot be unpacked to {into}") from None
         raise DataError(f"{archive} is damaged or incomplete ({error}): remove it and fetch it again") from None
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -249,7 +249,7 @@ class _Guard:
 
     def check_space(self) -> None:
         """Raises SpaceError where the members that were checked would not fit on the disk."""
-        paths.check_space(self._root, self._declared_bytes)
+        atomic.check_space(self._root, self._declared_bytes)
 
     def _refuse(self, name: str, why: str) -> NoReturn:
         shown = repr(name if len(name) <= 80 else name[:80] + "...")

@@ -25,11 +25,11 @@ from typing import Literal
 import numpy as np
 
 from derain.console import say, warn
-from derain.data import sha256_of
 from derain.data.archives import unpack
 from derain.data.fetch import download, gdrive_url
 from derain.data.pairs import PairFiles, PairReader, Side, folder_pairs, joined_pairs, read_pairs
 from derain.data.pictures import list_pictures
+from derain.disk.atomic import sha256_of
 from derain.types import DataError, Pair, ParamsError
 
 SplitName = Literal["train", "test"]

@@ -28,9 +28,9 @@ from urllib.request import (
     UnknownHandler,
 )
 
-from derain import paths
 from derain.console import track, warn
-from derain.data import sha256_of
+from derain.disk import atomic
+from derain.disk.atomic import sha256_of
 from derain.types import DataError, ParamsError
 
 RETRIES = 5
@@ -198,7 +198,7 @@ class _Part:
         rest = int(length) if length and length.isdecimal() else None
         written = 0
         if rest is not None:
-            paths.check_space(self.path, rest)
+            atomic.check_space(self.path, rest)
         with self._file(url, response, start) as file:
             chunks = -(-rest // _CHUNK_BYTES) if rest is not None else None
             for chunk in track(_chunks(response, first), f"{self._target.name} (MiB)", chunks):
@@ -226,7 +226,7 @@ class _Part:
         try:
             yield
         except OSError as error:
-            raise paths.not_written(self.path, error) from None
+            raise atomic.not_written(self.path, error) from None
 
     def discard(self) -> None:
         self.path.unlink(missing_ok=True)

@@ -22,8 +22,7 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 
 from derain.console import track
-from derain.data import sha256_of
-from derain.paths import new_file, write_atomically
+from derain.disk.atomic import new_file, sha256_of, write_atomically
 from derain.types import DataError, Pair
 
 FORMAT = 1

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from derain import paths
 from derain.console import say
 from derain.data import benchmark, pairs, photographs, rendered
 from derain.data.benchmark import BENCHMARKS
 from derain.data.pack import write_pack
 from derain.data.rain import KINDS
+from derain.disk import paths
 from derain.params import Benchmark, Data, DataSet, Folders, Mix, Pairs, Params, Rendered
 from derain.types import DataError, Pair, ParamsError
 

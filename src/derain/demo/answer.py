@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from derain.report.slider import jpeg, scaled_down
-from derain.restore.pictures import WRITTEN, Decoded, decode, encode
+from derain.restore.formats import WRITTEN, Decoded, decode, encode
 from derain.restore.run import Restorer, derain_picture
 from derain.types import DataError
+from derain.web.slider import jpeg, scaled_down
 
 MOST_BYTES = 64 * 2**20
 """Of a picture's file."""

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from derain.data.pictures import SUFFIXES
 from derain.demo.answer import MOST_BYTES, MOST_PIXELS, TOO_LARGE
 from derain.demo.weights import Choice
-from derain.report.markup import Markup, asset, document, element
-from derain.report.slider import slider
+from derain.web.markup import Markup, asset, document, element
+from derain.web.slider import slider
 
 PACKAGE = "derain.demo"
 

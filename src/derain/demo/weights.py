@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from derain import artifacts, console
+from derain import console
+from derain.disk import artifacts
 from derain.types import DataError, ParamsError
 
 SUFFIXES = {".safetensors": "", ".onnx": "exported to ONNX", ".pth": "a published checkpoint"}

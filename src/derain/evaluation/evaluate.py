@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from torch import nn
 
-from derain import distributed
+from derain.compute import distributed
+from derain.compute.forward import estimate
 from derain.console import track
 from derain.evaluation import quality
 from derain.evaluation.quality import INPUT, PROTOCOLS, Quality, RowScores, Scores
-from derain.inference import estimate
 from derain.types import DataError, Pair
 
 if TYPE_CHECKING:
+    from derain.compute.hardware import Hardware
     from derain.data.pack import Pack
-    from derain.hardware import Hardware
 
 
 class Shown(NamedTuple):

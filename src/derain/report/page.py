@@ -9,16 +9,19 @@ from typing import Any
 import yaml
 
 from derain.evaluation.quality import PROTOCOLS
+from derain.evaluation.summary import Summary, after_each_task
 from derain.params import Mix, Params, Rendered
-from derain.report import charts, comparison, paper_tables, studies, tables
-from derain.report.charts import Cell, Line
-from derain.report.comparison import Recorded, Row
-from derain.report.markup import Markup, asset, document, element, join, scrolling
-from derain.report.pictures import before_and_after
+from derain.report import tables
+from derain.report.before_after import before_and_after
 from derain.report.results import Coverage, Results
-from derain.report.summary import Summary, after_each_task
-from derain.report.variants import Content
-from derain.report.wording import NOTHING, learned_in, level, number, stream
+from derain.report.wording import learned_in, stream
+from derain.studies import comparison, panels, paper_tables
+from derain.studies.comparison import Recorded, Row, level
+from derain.studies.variants import Content
+from derain.web import charts
+from derain.web.charts import Cell, Line
+from derain.web.markup import Markup, asset, document, element, join, scrolling
+from derain.web.wording import NOTHING, number
 
 DEFINITIONS = {
     "average": "The mean over the learned sets after the last task: ACC of Lopez-Paz and Ranzato, “Gradient Episodic "
@@ -52,7 +55,7 @@ def build(params: Params, base: Content, summary: Summary, results: Results, rec
         tables.results(params, summary, recorded, fitting),
         tables.beside_the_paper(params, summary),
         _paper_tables(params, base, today),
-        studies.section(base, today),
+        panels.section(base, today),
         _memory(params, results, summary),
         _consolidation(params, results.masks),
         _losses(params, results.losses),
@@ -60,7 +63,7 @@ def build(params: Params, base: Content, summary: Summary, results: Results, rec
         _footer(params, results),
     ]
     title = join(["De-raining: ", stream(params)])
-    return document(title, element("main", *sections), [asset("report.css")])
+    return document(title, element("main", *sections), [asset("report.css", "derain.report")])
 
 
 def _header(params: Params, results: Results) -> Markup:

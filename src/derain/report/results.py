@@ -13,10 +13,10 @@ from typing import Any
 
 from torch import Tensor
 
-from derain import artifacts, paths
+from derain.disk import artifacts, paths
 from derain.evaluation.quality import INPUT, PROTOCOLS, Quality, Scores
+from derain.evaluation.summary import machine_of
 from derain.params import Params
-from derain.report.summary import machine_of
 from derain.types import DataError, NumericError
 
 

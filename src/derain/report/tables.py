@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from derain.evaluation.quality import PROTOCOLS
+from derain.evaluation.summary import MAIN, SECOND, Summary
 from derain.params import Params
-from derain.report import comparison, paper
-from derain.report.comparison import Recorded, Row, Spread
-from derain.report.markup import Markup, element, scrolling
-from derain.report.summary import MAIN, SECOND, Summary
-from derain.report.wording import NOTHING, learned_in, number
+from derain.report.wording import learned_in
+from derain.studies import comparison, paper
+from derain.studies.comparison import Recorded, Row, Spread
+from derain.web.markup import Markup, element, scrolling
+from derain.web.wording import NOTHING, number
 
 Figure = Callable[[Row], tuple[Spread, Spread] | None]
 """What a column shows of a row, as (PSNR, SSIM); None where the row has not got it."""

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from derain import console, paths
+from derain import console
 from derain import params as parameters
+from derain.disk import paths
+from derain.evaluation import summary
 from derain.evaluation.quality import PROTOCOLS
+from derain.evaluation.summary import Summary
 from derain.params import Params
-from derain.report import comparison, summary
-from derain.report.comparison import Recorded, Row, Spread
-from derain.report.summary import Summary
-from derain.report.variants import Content
-from derain.report.wording import level
+from derain.studies import comparison
+from derain.studies.comparison import Recorded, Row, Spread, level
+from derain.studies.variants import Content
 
 Figure = Callable[[Row], Spread | None]
 """What a column shows of a row; None where the row has not got it."""

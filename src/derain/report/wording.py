@@ -3,22 +3,6 @@
 from __future__ import annotations
 
 from derain.params import Params
-from derain.report.comparison import Spread
-
-NOTHING = "–"
-
-
-def number(value: float, digits: int) -> str:
-    """A number with a true minus sign."""
-    return f"{value:.{digits}f}".replace("-", "−")
-
-
-def level(value: Spread | None, digits: int) -> str:
-    """A mean, with its standard deviation where there is one."""
-    if value is None:
-        return NOTHING
-    deviation = "" if value.deviation is None else f" ± {value.deviation:.{digits}f}"
-    return number(value.mean, digits) + deviation
 
 
 def stream(params: Params) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from derain.data.pictures import list_pictures
-from derain.restore.pictures import SUFFIXES, WRITTEN
+from derain.restore.formats import SUFFIXES, WRITTEN
 from derain.types import ParamsError
 
 

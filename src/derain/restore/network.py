@@ -16,7 +16,7 @@ from derain.types import DataError, NumericError, ParamsError, SpaceError
 if TYPE_CHECKING:
     from torch import nn
 
-    from derain.hardware import Hardware
+    from derain.compute.hardware import Hardware
 
 DEFAULT_MEMORY = 1_250_000_000
 """Bytes: with torch itself, 4K pictures stay below 2.5 GB and 8K pictures below 3 GB."""
@@ -162,13 +162,13 @@ class _Torch:
     """A `Forward` by torch."""
 
     def __init__(self, network: nn.Module, where: Hardware, memory: int) -> None:
-        from derain.inference import fused
+        from derain.compute.forward import fused
 
         self._network, self._where, self._memory = network, where, memory
         self._fused = fused(network, where)
 
     def __call__(self, batch: NDArray[np.float32], /) -> NDArray[np.float32]:
-        from derain.inference import forward
+        from derain.compute.forward import forward
 
         return forward(self._fused, batch, self._where)
 
@@ -222,10 +222,11 @@ def load(
         return Network(onnx.forward(weights), tile, overlap, max_memory)
     import torch
 
-    from derain import artifacts, hardware
+    from derain.compute import hardware
+    from derain.disk import networks
 
     where = hardware.choose(device, precision)
-    network = artifacts.load_network(weights, where.device)
+    network = networks.load_network(weights, where.device)
     # A fused ReLU would make 0 of what is no number, and the picture would not show it.
     if not all(bool(tensor.isfinite().all()) for tensor in network.state_dict().values()):
         raise DataError(f"{weights} is damaged: it holds weights that are not finite. Train or fetch it again.")

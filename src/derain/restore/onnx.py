@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from derain.paths import write_atomically
+from derain.disk import networks
+from derain.disk.atomic import write_atomically
 from derain.types import DataError, NumericError, ParamsError
 
 if TYPE_CHECKING:
@@ -49,10 +50,9 @@ def export(weights: Path, path: Path) -> float:
     import torch
     from torch import Tensor
 
-    from derain import artifacts
     from derain.restore.probe import receptive_radius
 
-    network = artifacts.load_network(weights)
+    network = networks.load_network(weights)
 
     class LastEstimate(torch.nn.Module):
         def __init__(self) -> None:
@@ -89,7 +89,7 @@ def export(weights: Path, path: Path) -> float:
 
 
 def _made_by(weights: Path) -> Mapping[str, Any]:
-    from derain import artifacts
+    from derain.disk import artifacts
 
     return artifacts.load(weights)[1] if weights.suffix == ".safetensors" else {"published checkpoint": weights.name}
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from derain.hardware import Hardware
-from derain.inference import memory_errors
+from derain.compute.forward import memory_errors
+from derain.compute.hardware import Hardware
 from derain.restore.tiles import GRID
 
 _SIDES = (64, 128, 256, 512)

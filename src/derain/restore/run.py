@@ -14,9 +14,9 @@ from typing import Any, Literal, Protocol, TypeVar
 import numpy as np
 from PIL import Image
 
-from derain.paths import write_atomically
+from derain.disk.atomic import write_atomically
 from derain.restore.files import Job
-from derain.restore.pictures import SUFFIXES, Decoded, Levels, decode, encode, with_bits
+from derain.restore.formats import SUFFIXES, Decoded, Levels, decode, encode, with_bits
 from derain.types import DataError, DerainError
 
 _AHEAD = 2

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from derain.console import track
-from derain.data import sha256_of
+from derain.disk.atomic import sha256_of
 from derain.types import DataError, ParamsError
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from typing import Annotated
 from pydantic import Field
 
 from derain.params import Count, Finite, Section
-from derain.strategies import _base
-from derain.strategies._base import Done, Memory
+from derain.training import strategy
 from derain.training.importance import mean_squared_gradient
+from derain.training.strategy import Done, Memory
 
 
 class Params(Section):
@@ -25,7 +25,7 @@ class Params(Section):
     samples: Count | None
 
 
-class Strategy(_base.Anchored):
+class Strategy(strategy.Anchored):
     """The memory is F."""
 
     params: Params

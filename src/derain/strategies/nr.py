@@ -11,10 +11,9 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from derain.params import Finite, Positive, Section
-from derain.strategies import _base
-from derain.strategies._base import Done, Kept
-from derain.training import importance, masks
+from derain.training import importance, masks, strategy
 from derain.training.losses import negative_ssim
+from derain.training.strategy import Done, Kept
 from derain.types import Batch, Restored
 
 
@@ -36,7 +35,7 @@ class Params(Section):
         return self
 
 
-class Strategy(_base.Masked):
+class Strategy(strategy.Masked):
     """KD of Fig. 3c while a task is learned, SC of Fig. 3b after it."""
 
     params: Params

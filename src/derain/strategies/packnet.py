@@ -16,8 +16,8 @@ from pydantic import Field
 from torch import Tensor
 
 from derain.params import Finite, Section
-from derain.strategies import _base
-from derain.strategies._base import Done, Kept
+from derain.training import strategy
+from derain.training.strategy import Done, Kept
 
 
 class Params(Section):
@@ -26,7 +26,7 @@ class Params(Section):
     share: Annotated[Finite, Field(ge=0, le=1)]
 
 
-class Strategy(_base.Masked):
+class Strategy(strategy.Masked):
     """Nothing is stored but the mask."""
 
     params: Params

@@ -15,9 +15,9 @@ from pydantic import Field
 from torch import Tensor
 
 from derain.params import Count, Finite, Section
-from derain.strategies import _base
-from derain.strategies._base import Done, Memory
+from derain.training import strategy
 from derain.training.importance import mean_absolute_gradient
+from derain.training.strategy import Done, Memory
 
 
 class Params(Section):
@@ -27,7 +27,7 @@ class Params(Section):
     samples: Count | None
 
 
-class Strategy(_base.Anchored):
+class Strategy(strategy.Anchored):
     """The memory is Omega, the mean over the tasks so far."""
 
     params: Params

@@ -14,10 +14,9 @@ from pydantic import Field
 from torch import Tensor
 
 from derain.params import Count, Section
-from derain.strategies import _base
-from derain.strategies._base import Done, Kept
-from derain.training import masks
+from derain.training import masks, strategy
 from derain.training.crops import to_tensor
+from derain.training.strategy import Done, Kept
 from derain.types import Batch
 
 
@@ -28,7 +27,7 @@ class Params(Section):
     batch: Annotated[int, Field(ge=0)]
 
 
-class Strategy(_base.Strategy):
+class Strategy(strategy.Strategy):
     """The memory is `rainy` and `clean`, uint8 (M, patch, patch, 3), and the position of the `task` of each, (M,)."""
 
     params: Params

@@ -3,6 +3,6 @@
 Not Synaptic Intelligence, which shares the abbreviation.
 """
 
-from derain.strategies._base import Params, Strategy
+from derain.training.strategy import Params, Strategy
 
 __all__ = ["Params", "Strategy"]

@@ -13,8 +13,8 @@ from typing import Annotated
 from pydantic import Field
 
 from derain.params import Finite, Positive, Section
-from derain.strategies import _base
-from derain.strategies._base import Done, Memory
+from derain.training import strategy
+from derain.training.strategy import Done, Memory
 
 
 class Params(Section):
@@ -24,7 +24,7 @@ class Params(Section):
     xi: Positive
 
 
-class Strategy(_base.Anchored):
+class Strategy(strategy.Anchored):
     """The memory is Omega."""
 
     params: Params

@@ -13,9 +13,9 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from derain import distributed
+from derain.compute import distributed
+from derain.compute.hardware import Hardware
 from derain.console import in_one_line, warn
-from derain.hardware import Hardware
 from derain.training.micro_batches import MicroBatches, parts_of
 from derain.types import Batch, DerainError
 

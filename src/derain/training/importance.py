@@ -8,14 +8,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from derain import distributed
+from derain.compute import distributed
+from derain.compute.hardware import Hardware
 from derain.console import say, track
-from derain.hardware import Hardware
-from derain.states import NOT_KEPT, State
 from derain.training import samples_at_once
+from derain.training.checkpoint import from_bytes, to_bytes
 from derain.training.crops import Crops
 from derain.training.losses import negative_ssim
-from derain.training.progress import from_bytes, to_bytes
+from derain.training.resume import NOT_KEPT, State
 from derain.training.samples_at_once import Scalar, Size, Sizes
 from derain.types import Batch, NumericError
 

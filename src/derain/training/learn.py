@@ -10,21 +10,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from derain import distributed
+from derain.compute import distributed
+from derain.compute.hardware import Hardware
 from derain.console import track
-from derain.hardware import Hardware
-from derain.states import State
 from derain.training import crops, cuda_graphs
+from derain.training.checkpoint import History, Progress
 from derain.training.losses import negative_ssim
 from derain.training.micro_batches import MicroBatches
-from derain.training.progress import History, Progress
+from derain.training.resume import State
 from derain.training.trace import Trace
 from derain.types import Batch, NumericError, Task
 
 if TYPE_CHECKING:
     from derain.data.pack import Pack
     from derain.params import Train
-    from derain.strategies._base import Strategy
+    from derain.training.strategy import Strategy
 
 
 def learn(

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from derain.compute.hardware import Hardware
 from derain.console import in_one_line, warn
-from derain.hardware import Hardware
 from derain.training.micro_batches import MicroBatches
 from derain.types import Batch, DerainError
 

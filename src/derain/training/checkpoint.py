@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from derain.console import say
-from derain.states import State
+from derain.training.resume import State
 from derain.training.trace import Trace
 from derain.types import NumericError
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
+from derain.evaluation.summary import ByTest
 from derain.params import Benchmark, Params
-from derain.report import comparison, paper, variants
-from derain.report.comparison import Recorded, RecordedRun, Row, Spread, spread
-from derain.report.summary import ByTest
-from derain.report.variants import Content
-from derain.report.wording import NOTHING, level, number
+from derain.studies import comparison, paper, variants
+from derain.studies.comparison import Recorded, RecordedRun, Row, Spread, level, spread
+from derain.studies.variants import Content
+from derain.web.wording import NOTHING, number
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from derain.artifacts import build_network
-from derain.hardware import Hardware
-from derain.params import Params, load_plugin
-from derain.states import NOT_KEPT, State
-from derain.strategies import _base
+from derain.compute.hardware import Hardware
+from derain.disk.networks import build_network
+from derain.params import Params
+from derain.plugins import load_plugin
 from derain.training import crops, masks
+from derain.training.checkpoint import History
 from derain.training.learn import learn
 from derain.training.masks import Mask
-from derain.training.progress import History
+from derain.training.resume import NOT_KEPT, State
+from derain.training.strategy import Done, Memory, Strategy
+from derain.training.strategy import Params as NoParams
 from derain.types import NumericError, Task
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ class Consolidated(NamedTuple):
     """
 
     mask: Mask
-    memory: _base.Memory
+    memory: Memory
     stored: int
     facts: dict[str, Any]
 
@@ -53,7 +55,7 @@ def learn_task(
     hardware: Hardware,
     before: Mapping[str, Tensor] | None,
     mask: Mask | None,
-    memory: _base.Memory | None,
+    memory: Memory | None,
     state: State = NOT_KEPT,
 ) -> Learned:
     """Learns a task from what is there after the task before; the first one from random weights.
@@ -69,7 +71,7 @@ def learn_task(
     hardware = hardware.for_steps(params.train.epochs * len(epoch))
     earlier = mask or masks.nothing_consolidated(network)
     # All strategies of the paper train the first task alike (Fig. 3a), so that it is trained once for all of them.
-    first = _base.Strategy(_base.Params(), earlier, hardware, {})
+    first = Strategy(NoParams(), earlier, hardware, {})
     strategy = first if before is None else _strategy(params, earlier, hardware, memory)
     history, trace = learn(network, task, pack, strategy, params.train, params.seed, hardware, state)
     if not all(bool(weight.isfinite().all()) for weight in network.parameters()):
@@ -85,7 +87,7 @@ def consolidate_task(
     network: nn.Module,
     trace: Mapping[str, Tensor],
     mask: Mask | None,
-    memory: _base.Memory | None,
+    memory: Memory | None,
     state: State = NOT_KEPT,
 ) -> Consolidated:
     """What is left of a task, given what was left of the task before.
@@ -102,7 +104,7 @@ def consolidate_task(
         return crops.for_importance(pack, params.train.patch, params.seed, task.position, count, batch, hardware.device)
 
     way = {name: part.to(hardware.device) for name, part in trace.items()}
-    kept = strategy.consolidate(_base.Done(task, network, samples, way, state))
+    kept = strategy.consolidate(Done(task, network, samples, way, state))
     cumulative = masks.union(earlier, kept.mask)
     fractions = {
         "fraction_chosen": masks.fraction(kept.mask),
@@ -121,9 +123,9 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def _strategy(params: Params, earlier: Mask, hardware: Hardware, memory: _base.Memory | None) -> _base.Strategy:
+def _strategy(params: Params, earlier: Mask, hardware: Hardware, memory: Memory | None) -> Strategy:
     """The selected strategy, with what is left of earlier tasks."""
-    strategy: _base.Strategy = load_plugin("strategies", params.strategy).Strategy(
+    strategy: Strategy = load_plugin("strategies", params.strategy).Strategy(
         params.section("strategies"), earlier, hardware, memory or {}
     )
     return strategy
@@ -135,7 +137,7 @@ def learn_stream(
     """The whole stream in one process; `packs` are the training splits by data set."""
     weights: Mapping[str, Tensor] | None = None
     mask: Mask | None = None
-    memory: _base.Memory | None = None
+    memory: Memory | None = None
     for task in params.tasks:
         learned = learn_task(params, task, packs[task.dataset], hardware, weights, mask, memory)
         consolidated = consolidate_task(

@@ -1,8 +1,8 @@
 """Reads a checkpoint from strangers in a process of its own, which may take little time and memory.
 
-`python -m derain.foreign FILE` writes the checkpoint's tensors to standard output as safetensors, or a line to standard
-error that says why not. torch.load with weights_only runs no code that a pickle names; the limits stop what is left:
-archives that unpack to more than the machine holds, and pickles that never end.
+`python -m derain.disk.foreign FILE` writes the checkpoint's tensors to standard output as safetensors, or a line to
+standard error that says why not. torch.load with weights_only runs no code that a pickle names; the limits stop what is
+left: archives that unpack to more than the machine holds, and pickles that never end.
 """
 
 from __future__ import annotations

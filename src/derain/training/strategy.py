@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from derain.hardware import Hardware
+from derain.compute.hardware import Hardware
 from derain.params import Section
-from derain.states import State
 from derain.training import masks
 from derain.training.crops import Crops
 from derain.training.masks import Mask
+from derain.training.resume import State
 from derain.types import Batch, NumericError, Restored, Task
 
 # Gives the crops on which importance is measured: how many (None: the whole grid), and whether one by one.

@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from derain import paths
+from derain.disk import atomic, paths
 
 
 def path() -> Path:
@@ -43,7 +43,7 @@ def note(kind: str, message: str, exit_code: int) -> None:
             "exit_code": exit_code,
             "versions": {"derain": version("derain"), "python": platform.python_version()},
         }
-        paths.write_json(path(), content)
+        atomic.write_json(path(), content)
 
 
 def forget() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from derain.hardware import Hardware
+from derain.compute.hardware import Hardware
 from derain.types import SpaceError, ran_out_of_memory
 
 

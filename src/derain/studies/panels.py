@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any, Literal, TypeVar
 
-from derain.report import charts, comparison, variants
-from derain.report.charts import Line
-from derain.report.comparison import Recorded, RecordedRun
-from derain.report.markup import Markup, element
-from derain.report.variants import Content, Variant
+from derain.studies import comparison, variants
+from derain.studies.comparison import Recorded, RecordedRun
+from derain.studies.variants import Content, Variant
+from derain.web import charts
+from derain.web.charts import Line
+from derain.web.markup import Markup, element
 
 Figure = Callable[[RecordedRun], float]
 Made = Mapping[str, tuple[Variant, Sequence[RecordedRun]]]

@@ -16,9 +16,9 @@ from typing import Any
 
 import yaml
 
-from derain import artifacts
 from derain.console import track
 from derain.data.pack import Pack
+from derain.disk import artifacts
 from derain.types import DataError
 
 _CHUNK = 2**20

@@ -58,6 +58,6 @@ def document(title: str, main: Markup, style: Iterable[str], script: Iterable[st
     )
 
 
-def asset(name: str, package: str = "derain.report") -> str:
+def asset(name: str, package: str = "derain.web") -> str:
     """The text of a file that lies in the package: a template, a style, a script."""
     return resources.files(package).joinpath(name).read_text(encoding="utf-8")

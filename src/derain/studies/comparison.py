@@ -15,13 +15,15 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from derain import paths
+from derain.disk import atomic
+from derain.evaluation import summary
 from derain.evaluation.quality import PROTOCOLS
+from derain.evaluation.summary import ByTest, Levels, Summary
 from derain.params import Params
-from derain.report import summary, variants
-from derain.report.summary import ByTest, Levels, Summary
-from derain.report.variants import Content, Variant
+from derain.studies import variants
+from derain.studies.variants import Content, Variant
 from derain.types import DataError
+from derain.web.wording import NOTHING, number
 
 
 class RecordedRun(BaseModel):
@@ -217,7 +219,7 @@ def record(path: Path, params: Params, runs: Iterable[RecordedRun]) -> Recorded:
         if there.runs and not there.fits(params):
             raise DataError(f"{path} holds runs of another profile, which fit no table with these. Move it away first.")
         recorded = joined(there, params, runs)
-        paths.write_atomically(path, _a_line_a_run(recorded).encode())
+        atomic.write_atomically(path, _a_line_a_run(recorded).encode())
     return recorded
 
 
@@ -299,3 +301,11 @@ def _both(figures: Sequence[summary.Both | None]) -> tuple[Spread, Spread] | Non
     if len(present) < len(figures):
         return None
     return spread([figure.psnr for figure in present]), spread([figure.ssim for figure in present])
+
+
+def level(value: Spread | None, digits: int) -> str:
+    """A mean, with its standard deviation where there is one."""
+    if value is None:
+        return NOTHING
+    deviation = "" if value.deviation is None else f" ± {value.deviation:.{digits}f}"
+    return number(value.mean, digits) + deviation

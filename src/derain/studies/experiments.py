@@ -8,18 +8,20 @@ from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from derain import params, paths
+from derain import params
+from derain.disk import paths
+from derain.evaluation import summary
 from derain.params import Params
-from derain.report import summary, variants
-from derain.report.comparison import RecordedRun, run_of
-from derain.report.variants import Variant
+from derain.studies import variants
+from derain.studies.comparison import RecordedRun, run_of
+from derain.studies.variants import Variant
 from derain.types import DataError, DerainError
 
 _HARDWARE = {"device", "precision", "threads", "launch"}
 _CODE = (
     "stages",
-    *(f"src/derain/{part}" for part in ("training", "data", "evaluation", "strategies/_base.py")),
-    *(f"src/derain/{part}.py" for part in ("artifacts", "distributed", "hardware", "inference")),
+    "src/derain/stream.py",
+    *(f"src/derain/{part}" for part in ("training", "compute", "data", "disk", "evaluation")),
 )
 
 

@@ -23,8 +23,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from derain import distributed, paths
+from derain.compute import distributed
 from derain.console import say, warn
+from derain.disk import atomic, paths
 from derain.types import BusyError, DataError, ParamsError
 
 SAVE_EVERY = 10.0
@@ -101,7 +102,7 @@ class KeptState(State):
     def save(self, content: bytes) -> None:
         """Keeps the content on disk, whole or not at all; where that fails, warns and leaves what was kept before."""
         try:
-            paths.write_atomically(self.path, hashlib.sha256(content).digest() + content)
+            atomic.write_atomically(self.path, hashlib.sha256(content).digest() + content)
         except DataError as error:  # a full disk must not end what does not need it
             warn(f"{error} An interrupted stage would go on from an older state.")
 

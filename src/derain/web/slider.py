@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from derain.report.markup import Markup, element
+from derain.web.markup import Markup, element
 
 
 class Embedded(NamedTuple):

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Literal, NamedTuple
 
-from derain.report.markup import Markup, element, scrolling
-from derain.report.wording import number
+from derain.web.markup import Markup, element, scrolling
+from derain.web.wording import number
 
 WIDTH, HEIGHT = 360, 212
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 16, 16, 26

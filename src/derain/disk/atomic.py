@@ -1,10 +1,11 @@
-"""Every path of the pipeline, and how a file comes to lie under its name: complete or not at all."""
+"""How a file comes to lie under its name: complete or not at all."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
 import glob
+import hashlib
 import json
 import os
 import shutil
@@ -16,46 +17,7 @@ from typing import Any, BinaryIO
 
 from derain.types import DataError, SpaceError
 
-DATA = Path("data")
-VALIDATED = DATA / "validated"
-RESULTS = Path("results")
-SUMMARY = Path("metrics/summary.json")
-RECORDED = Path("metrics/recorded.json")
-REPORT = Path("report/index.html")
-FORGETTING = Path("plots/forgetting.csv")
-STUDIES = Path("plots/studies.csv")
-
 _MAKE_SPACE = "Make space and run it again."
-
-
-def model(task: str) -> Path:
-    """The network after a task, e.g. models/task0.safetensors."""
-    return Path("models") / f"{task}.safetensors"
-
-
-def mask(task: str) -> Path:
-    """The cumulative mask after a task, e.g. masks/task0.safetensors."""
-    return Path("masks") / f"{task}.safetensors"
-
-
-def memory(task: str) -> Path:
-    """What the strategy stores after a task besides the mask, e.g. memory/task0.safetensors."""
-    return Path("memory") / f"{task}.safetensors"
-
-
-def trace(task: str) -> Path:
-    """What a task's training left to be known of its way, e.g. traces/task0.safetensors."""
-    return Path("traces") / f"{task}.safetensors"
-
-
-def loss(task: str) -> Path:
-    """The losses of each epoch of a task, e.g. plots/loss/task0.csv."""
-    return Path("plots/loss") / f"{task}.csv"
-
-
-def cache() -> Path:
-    """Where downloads, unpacked archives and states stay: $DERAIN_CACHE, or ~/.cache/derain."""
-    return Path(os.environ.get("DERAIN_CACHE") or Path.home() / ".cache" / "derain")
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -153,3 +115,9 @@ def _fsync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's content, 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

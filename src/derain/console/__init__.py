@@ -15,7 +15,7 @@ from rich.segment import Segments
 from rich.table import Table
 from rich.text import Text
 
-from derain import last_error
+from derain.console import last_error
 from derain.types import DerainError, SpaceError, ran_out_of_memory
 
 out = Console(highlight=False, soft_wrap=True, emoji=False)

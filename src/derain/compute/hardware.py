@@ -16,7 +16,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from derain import distributed
+from derain.compute import distributed
 from derain.types import DEVICES, ParamsError, Restored
 
 PRECISIONS = ("auto", "fp32", "bf16")

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from derain.report.markup import Markup, asset, document, element
-from derain.report.slider import as_jpeg, slider
+from derain.web.markup import Markup, asset, document, element
+from derain.web.slider import as_jpeg, slider
 
 QUALITY = 88
 LONGEST_SIDES = ((16_000_000, 1024), (32_000_000, 640), (64_000_000, 400))
@@ -67,7 +67,7 @@ class Gallery:
         failed = element("section", element("h2", "Failed"), element("ul", *self._failures), class_="failed")
         pictures = element("div", *self._pictures, class_="gallery")
         main = element("main", header, failed if self._failures else None, pictures)
-        return document(title, main, [asset("gallery.css")])
+        return document(title, main, [asset("gallery.css", "derain.restore")])
 
 
 def _counted(pictures: int, failures: int) -> str:
