@@ -76,7 +76,7 @@ def _by_place(tasks: int, threads: int) -> list[tuple[float, float]]:
         console.out.quiet = True
         start = time.perf_counter()
         _forget_peak()
-        for _ in learn_stream(settings, {"noise": pack}, hardware):
+        for _ in learn_stream(settings, lambda _: {"train": pack}, hardware):
             found.append((time.perf_counter() - start, _memory("VmHWM")))
             start = time.perf_counter()
             _forget_peak()
@@ -85,7 +85,7 @@ def _by_place(tasks: int, threads: int) -> list[tuple[float, float]]:
 
 def _stream_of(tasks: int) -> Params:
     demo = params.load(ROOT / "params.yaml")
-    train = demo.train.model_copy(update={"epochs": 2, "milestones": [1], "steps_per_epoch": 5, "patch": 32})
+    train = demo.train.model_copy(update={"epochs": 2, "steps_per_epoch": 5, "patch": 32})
     return demo.model_copy(
         update={
             "train": train,
@@ -101,7 +101,7 @@ def _evaluation(pictures: int, threads: int) -> tuple[float, float]:
     """Peak memory (MB) of a process that evaluates a set of that many pictures, and what is its own at the end."""
     hardware = choose("cpu", "fp32", threads)
     settings = _stream_of(1)
-    network = plugins.load_plugin("backbones", settings.backbone).build(settings.section("backbones"))
+    network = plugins.load("backbones", settings.backbone).build(settings.section("backbones"))
     with packed(pictures, SIDE, SIDE) as pack:
         console.out.quiet = True
         _forget_peak()

@@ -14,6 +14,7 @@ from benchmarks.baseline import PublishedPReNet, published_ssim
 from benchmarks.data import packed
 from benchmarks.training_step import networks
 from derain import console
+from derain.objectives import negative_ssim
 from derain.training import crops, masks
 from derain.training.importance import mean_absolute_gradient
 from derain.types import Batch
@@ -26,9 +27,10 @@ def main() -> None:
     chosen = _measure.arguments("importance", __doc__, batch=18, patch=100)
     where = _measure.hardware(chosen)
     ours, _ = networks(where.device)
+    objective = negative_ssim.Objective(negative_ssim.Params())
     with packed() as pack, quietly():
         samples = crops.for_importance(pack, chosen.patch, 0, 0, chosen.batch, 1, where.device)
-        works: dict[str, _measure.Work] = {"ours": lambda: mean_absolute_gradient(ours, samples, where)}
+        works: dict[str, _measure.Work] = {"ours": lambda: mean_absolute_gradient(ours, samples, where, objective)}
         if chosen.ours_only:
             seconds = _measure.interleaved(works, chosen.steps)
         else:

@@ -12,10 +12,11 @@ from benchmarks._measure import Result
 from benchmarks.baseline import PublishedPReNet, published_ssim, published_step
 from derain.backbones.prenet import PReNet
 from derain.compute.hardware import COMPILED_FROM, Hardware
+from derain.objectives import negative_ssim
+from derain.recipes import adam_multistep
 from derain.strategies import nr
 from derain.training import cuda_graphs, masks
-from derain.training.learn import training_step
-from derain.training.losses import negative_ssim
+from derain.training.learn import Learner, training_step
 from derain.training.micro_batches import MicroBatches
 from derain.training.strategy import Params as NoParams
 from derain.training.strategy import Strategy
@@ -103,9 +104,10 @@ def step(
     captured: bool = True,
 ) -> _measure.Work:
     """A step on this batch, as in a training; `captured` is whether a GPU may replay it."""
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=where.is_gpu)
+    objective = negative_ssim.Objective(negative_ssim.Params())
+    recipe = adam_multistep.Recipe(adam_multistep.Params(milestones=[], gamma=1), 1e-3, 1, 1)
     earlier = masks.nothing_consolidated(network)
-    strategy: Strategy = Strategy(NoParams(), earlier, where, {})
+    strategy: Strategy = Strategy(NoParams(), earlier, where, {}, objective)
     if distilled:
         params = nr.Params(
             alpha_l=0.008,
@@ -117,12 +119,13 @@ def step(
             gradient="sample",
             samples=1,
         )
-        strategy = nr.Strategy(params, earlier, where, {})
+        strategy = nr.Strategy(params, earlier, where, {}, objective)
     network.train()
     strategy.before_task(network)
-    trace = Trace(network)
-    parts = cuda_graphs.micro_batches(micro_batch, network, where) if captured else MicroBatches(micro_batch)
-    return lambda: training_step(network, batch, strategy, optimizer, where, parts, trace)
+    parts = cuda_graphs.micro_batches(micro_batch, network, objective, where) if captured else MicroBatches(micro_batch)
+    optimizer = recipe.optimizer(list(network.parameters()), fused=where.is_gpu)
+    learner = Learner(network, objective, strategy, recipe, optimizer, where, parts, Trace(network))
+    return lambda: training_step(learner, batch)
 
 
 def gradients(batch: Batch, where: Hardware) -> dict[str, float | str]:
@@ -130,7 +133,7 @@ def gradients(batch: Batch, where: Hardware) -> dict[str, float | str]:
     ours, published = networks(batch.rainy.device)
     (-published_ssim(published(batch.rainy), batch.clean)).backward()  # type: ignore[no-untyped-call]
     derained = where.forward(ours, batch.rainy).derained
-    negative_ssim(derained, batch.clean).backward()  # type: ignore[no-untyped-call]
+    negative_ssim.negative_ssim(derained, batch.clean).backward()  # type: ignore[no-untyped-call]
     mine, theirs = _gradient(ours), _gradient(published)
     return {
         "gradient, relative difference": float((mine - theirs).norm() / theirs.norm()),

@@ -13,14 +13,12 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
-
-from torch import Tensor
 
 from derain import console, params
 from derain.compute.hardware import Hardware, choose
@@ -28,14 +26,12 @@ from derain.data.pack import Pack
 from derain.data.sources import pack_set
 from derain.disk import paths
 from derain.evaluation.evaluate import evaluate
-from derain.evaluation.quality import RowScores
+from derain.evaluation.quality import INPUT, RowScores
 from derain.evaluation.summary import ByTest, Summary, after_of_csv, forgetting_csv, machine_of, summarize
 from derain.params import Params
-from derain.stream import Learned, consolidate_task, learn_task
+from derain.stream import Carried, learn_stream, network_of
 from derain.studies import comparison, experiments
-from derain.training.masks import Mask
-from derain.training.strategy import Memory
-from derain.types import Task
+from derain.training.crops import Packs
 from experiments.run import named
 
 
@@ -46,77 +42,56 @@ class Run(NamedTuple):
     after: dict[str, ByTest]
 
 
-class Reached(NamedTuple):
-    """A stream up to a task: what the next one starts from, and what is known of all so far."""
-
-    weights: dict[str, Tensor] | None = None
-    mask: Mask | None = None
-    memory: Memory | None = None
-    stored: int = 0
-    facts: Mapping[str, dict[str, Any]] = {}
-    scores: Mapping[str, Mapping[str, RowScores]] = {}
+GetPack = Callable[[Params, str, str], Pack]
+"""A data set's pack, given the parameters, its name and the role."""
 
 
 class Seed:
-    """The runs of one seed: its packs, and the beginnings of streams, learned once for all runs that share them."""
+    """The runs of one seed, with the beginnings of streams, learned and evaluated once for all runs that share them."""
 
-    def __init__(self, hardware: Hardware, folder: Path) -> None:
-        self.hardware, self.folder = hardware, folder
-        self.first: dict[str, Learned] = {}
-        self.reached: dict[str, Reached] = {}
+    def __init__(self, hardware: Hardware, pack: GetPack) -> None:
+        self.hardware, self.pack = hardware, pack
+        self.reached: dict[str, Carried] = {}
+        self.columns: dict[tuple[Carried, str], RowScores] = {}
+
+    def run(self, params: Params) -> Run:
+        """A whole stream under one strategy."""
+        scores: dict[str, dict[str, RowScores]] = {test: {} for test in params.tests}
+        facts: dict[str, Mapping[str, Any]] = {}
+
+        def packs(name: str) -> Packs:
+            return {"train": self.pack(params, name, "train")}
+
+        for task, carried in learn_stream(params, packs, self.hardware, self.reached):
+            facts[task.name] = carried.facts
+            for test in params.tests:
+                scores[test] |= self._scores(params, carried, test, task.name)
+        summary = summarize(params, scores, facts, carried.stored, machine_of(self.hardware.describe()))
+        return Run(summary, after_of_csv(forgetting_csv(params, scores).decode()))
+
+    def _scores(self, params: Params, carried: Carried, test: str, task: str) -> Mapping[str, RowScores]:
+        """A network's quality on a test set, and that of doing nothing, in fp32, as the pipeline takes them."""
+        if (carried, test) not in self.columns:
+            exact = Hardware(self.hardware.device, "fp32")
+            network = network_of(params, carried).to(exact.device)
+            rows, _ = evaluate(self.pack(params, test, "test"), {"network": network}, exact, shown=0)
+            self.columns |= {(carried, test): rows["network"], (carried, f"{test} {INPUT}"): rows[INPUT]}
+        return {INPUT: self.columns[carried, f"{test} {INPUT}"], task: self.columns[carried, test]}
+
+
+class PackedSets:
+    """Data sets in a folder, each packed when it is first asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.packs: dict[tuple[str, str], Pack] = {}
 
-    def run(self, settings: Params) -> Run:
-        """A whole stream under one strategy."""
-        reached = Reached()
-        asked = (settings.strategy, settings.section("strategies"), settings.tests, *_of_first(settings))
-        for number, task in enumerate(settings.tasks, start=1):
-            alike = repr((settings.tasks[:number], *asked))
-            if alike not in self.reached:
-                self.reached[alike] = self.after(settings, task, reached)
-            reached = self.reached[alike]
-        machine = machine_of(self.hardware.describe())
-        found = summarize(settings, reached.scores, reached.facts, reached.stored, machine)
-        return Run(found, after_of_csv(forgetting_csv(settings, reached.scores).decode()))
-
-    def after(self, settings: Params, task: Task, before: Reached) -> Reached:
-        """Learns a task, consolidates it, and evaluates the network on all tests, in fp32, as the pipeline does."""
-        learned = self.learn(settings, task, before)
-        pack = self.pack(settings, task.dataset, "train")
-        mask, memory, stored, facts = consolidate_task(
-            settings, task, pack, self.hardware, learned.network.train(), learned.trace, before.mask, before.memory
-        )
-        weights = {name: tensor.detach().cpu().clone() for name, tensor in learned.network.state_dict().items()}
-        exact = Hardware(self.hardware.device, "fp32")
-        scores = {}
-        for test in settings.tests:
-            pictures = self.pack(settings, test, "test")
-            column, _ = evaluate(pictures, {task.name: learned.network.eval()}, exact, shown=0)
-            scores[test] = {**before.scores.get(test, {}), **column}
-        return Reached(weights, mask, memory, stored, {**before.facts, task.name: facts}, scores)
-
-    def learn(self, settings: Params, task: Task, before: Reached) -> Learned:
-        """Learns a task, the first one only where no strategy before has."""
-        pack = self.pack(settings, task.dataset, "train")
-        if task.after is not None:
-            return learn_task(settings, task, pack, self.hardware, before.weights, before.mask, before.memory)
-        alike = repr((task.dataset, *_of_first(settings)))
-        if alike not in self.first:
-            self.first[alike] = learn_task(settings, task, pack, self.hardware, None, None, None)
-        return self.first[alike]
-
-    def pack(self, settings: Params, name: str, split: str) -> Pack:
-        """A split of a data set, packed when it is first asked for."""
+    def __call__(self, params: Params, name: str, role: str) -> Pack:
         if not (self.folder / name).exists():
-            pack_set(name, settings.datasets[name], self.folder / name, settings.data, settings.seed)
-        if (name, split) not in self.packs:
-            self.packs[name, split] = Pack.open(self.folder / name, split)
-        return self.packs[name, split]
-
-
-def _of_first(settings: Params) -> tuple[object, ...]:
-    """What the first task's training depends on beside its data set."""
-    return settings.train, settings.backbone, settings.section("backbones")
+            pack_set(name, params.datasets[name], self.folder / name, params.data, params.seed)
+        if (name, role) not in self.packs:
+            self.packs[name, role] = Pack.open(self.folder / name, role)
+        return self.packs[name, role]
 
 
 def main() -> None:
@@ -127,7 +102,7 @@ def main() -> None:
     commit = experiments.head(Path(__file__).parent)
     for seed in chosen.seeds:
         with tempfile.TemporaryDirectory() as folder:
-            runs = Seed(hardware, Path(folder))
+            runs = Seed(hardware, PackedSets(Path(folder)))
             for variant in named(base, chosen.names):
                 asked = params.of(variant.seeded(seed))
                 if comparison.of_today(settings, base, comparison.begun(chosen.record)).has(variant.name, seed):

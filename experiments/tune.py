@@ -15,6 +15,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
 from derain import console, params
 from derain.compute.hardware import choose
-from derain.data.pack import write_pack
+from derain.data.pack import Pack, write_pack
 from derain.data.sources import split_of
 from derain.params import Params
 from derain.types import Pair
@@ -63,6 +64,16 @@ def _chosen(pairs: Iterable[Pair], patterns: list[str], held_out: bool) -> Itera
             yield pair
 
 
+@dataclass(frozen=True)
+class Packed:
+    """The packs that lie in a folder."""
+
+    folder: Path
+
+    def __call__(self, _params: Params, name: str, role: str) -> Pack:
+        return Pack.open(self.folder / name, role)
+
+
 def main() -> None:
     chosen = arguments()
     settings = params.check(chosen.params)
@@ -74,7 +85,7 @@ def main() -> None:
         seeded = settings.model_copy(update={"seed": seed})
         with tempfile.TemporaryDirectory() as folder:
             pack_held_out(seeded, chosen.held_out, Path(folder))
-            runs = Seed(hardware, Path(folder))
+            runs = Seed(hardware, Packed(Path(folder)))
             for value in chosen.values:
                 found = runs.run(with_value(seeded, chosen.key, value)).summary
                 assert found.average is not None, "the stream's own sets are learned"

@@ -1,83 +1,152 @@
-"""What train_task0, kd_task and sc_mask have in common: a task's inputs and what is written of where it came from."""
+"""What train_task0, kd_task and sc_mask have in common: what a task starts from, what is written of its making."""
 
+import hashlib
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from derain import params
+from derain import params, plugins
 from derain.compute.hardware import Hardware, choose, processor
 from derain.data.pack import Pack
-from derain.disk import artifacts, paths
+from derain.disk import artifacts, networks, paths
 from derain.params import Params
+from derain.plugins import KEYS, Selected
+from derain.stream import Carried, started_from
 from derain.training import resume
+from derain.training.crops import Packs
+from derain.training.masks import Mask, nothing_consolidated
 from derain.training.resume import State
+from derain.training.strategy import Memory
 from derain.types import Task
 
-
-class Before(NamedTuple):
-    """The weights, the cumulative mask and the strategy's memory after the task before; None ahead of the first one."""
-
-    weights: dict[str, Tensor] | None
-    mask: dict[str, Tensor] | None
-    memory: dict[str, Tensor] | None
-    checksums: dict[str, str]
+_OWN = "strategy/"
+"""Before the names of a strategy's own tensors in a task's trace."""
+_PARTS = ("weights", "mask")
+"""Of what a stream starts from."""
+LEARNED_ROLES = ("train", "unlabelled")
 
 
 class Inputs(NamedTuple):
-    """What a stage of a task works on."""
+    """What a stage of a task works on: `before` is what is carried to it, made by the files of these `checksums`."""
 
     params: Params
     task: Task
-    pack: Pack
+    packs: Packs
     hardware: Hardware
-    before: Before
+    before: Carried | None
+    checksums: Mapping[str, str]
 
     def made_by(self, kind: str) -> dict[str, Any]:
         """What made an artifact: its metadata."""
+        # From random weights, the first task's training is the same for every strategy.
+        training = kind in {"model", "trace"}
+        plain = training and self.before is None
         return {
             "kind": kind,
             "task": self.task.key,
             "position": self.task.position,
             "dataset": self.task.dataset,
-            # The first task's training is the same for every strategy.
-            **({} if self.task.after is None and kind in {"model", "trace"} else self._strategy()),
+            **self._selected("objectives", *(("recipes",) if training else ()), *(() if plain else ("strategies",))),
             "seed": self.params.seed,
             "train": self.params.train.model_dump(),
-            "made_from": {"data": self.pack.sha256, **self.before.checksums},
+            "made_from": {**{f"data {role}": pack.sha256 for role, pack in self.packs.items()}, **self.checksums},
             **self.hardware.describe(),
         }
 
     def state(self, made_by: Mapping[str, Any]) -> AbstractContextManager[State]:
         """What an interrupted run of the stage goes on from; `made_by` is all that decides what it makes."""
-        return resume.kept({**made_by, "processor": processor()}, self.task.name)
+        return resume.kept({**made_by, "processor": processor(), **self._selected("backbones")}, self.task.name)
 
-    def _strategy(self) -> dict[str, Any]:
-        return {
-            "strategy": self.params.strategy,
-            "strategy_params": self.params.section("strategies").model_dump(),
+    def _selected(self, *kinds: Selected) -> dict[str, Any]:
+        """The names and sections of selected plug-ins."""
+        return {KEYS[kind]: self.params.selected(kind) for kind in kinds} | {
+            f"{KEYS[kind]}_params": self.params.section(kind).model_dump() for kind in kinds
         }
 
 
-def inputs(key: str, weights: bool) -> Inputs:
-    """Reads params.yaml and what the task of that key starts from: what is left of the task before, its `weights` too
-    if they are asked for."""
+def to_learn(key: str) -> Inputs:
+    """Reads params.yaml, and what is carried to the task of that key."""
     settings = params.load()
     task = settings.task(key)
-    hardware = choose(settings.device, settings.precision, settings.threads)
-    pack = Pack.open(paths.DATA / task.dataset, "train")
-    return Inputs(settings, task, pack, hardware, _before(task, weights))
-
-
-def _before(task: Task, with_weights: bool) -> Before:
     if task.after is None:
-        return Before(None, None, None, {})
-    stem = f"task{task.after}"
-    mask, masked = artifacts.load(paths.mask(stem))
-    memory, remembered = artifacts.load(paths.memory(stem))
-    if not with_weights:
-        return Before(None, mask, memory, {"earlier mask": masked["sha256"], "earlier memory": remembered["sha256"]})
-    weights, model = artifacts.load(paths.model(stem))
-    checksums = {"model": model["sha256"], "mask": masked["sha256"], "memory": remembered["sha256"]}
-    return Before(weights, mask, memory, checksums)
+        before, checksums = _start()
+        return _inputs(settings, task, before, checksums)
+    model_path = paths.model(f"task{task.after}")
+    tensors, model = artifacts.load(model_path)
+    weights, objective = networks.parts_of(tensors)
+    networks.check_weights(settings.backbone, settings.section("backbones"), weights, model_path)
+    mask, memory, checksums = _left(task.after)
+    return _inputs(settings, task, Carried(weights, mask, memory, objective), {"model": model["sha256"], **checksums})
+
+
+def to_consolidate(key: str) -> tuple[Inputs, Carried]:
+    """Reads params.yaml, and the task of that key as it was learned, with what was carried to it."""
+    settings = params.load()
+    task = settings.task(key)
+    model_path = paths.model(task.name)
+    tensors, model = artifacts.load(model_path)
+    weights, objective = networks.parts_of(tensors)
+    network = networks.check_weights(settings.backbone, settings.section("backbones"), weights, model_path)
+    kept, traced = artifacts.load(paths.trace(task.name))
+    own = {name.removeprefix(_OWN): tensor for name, tensor in kept.items() if name.startswith(_OWN)}
+    trace = {name: tensor for name, tensor in kept.items() if not name.startswith(_OWN)}
+    if task.after is not None:
+        mask, memory, checksums = _left(task.after)
+    else:
+        start, checksums = _start()
+        mask, memory = start.mask if start else nothing_consolidated(network), {}
+    made_from = {"model": model["sha256"], "trace": traced["sha256"], **checksums}
+    learned = Carried(weights, mask, memory, objective, trace, own)
+    return _inputs(settings, task, learned, made_from), learned
+
+
+def write_learned(inputs: Inputs, learned: Carried, made_by: Mapping[str, Any]) -> None:
+    """Writes the model and the trace of a task."""
+    task, backbone = inputs.task.name, inputs.params.backbone
+    section = inputs.params.section("backbones")
+    networks.save_network(paths.model(task), learned.weights, backbone, section, made_by, learned.objective)
+    own = {_OWN + name: tensor for name, tensor in learned.own.items()}
+    artifacts.save(paths.trace(task), {**learned.trace, **own}, inputs.made_by("trace"))
+
+
+def write_start(params: Params) -> None:
+    """Writes what a stream starts from: nothing, where params.yaml names no file.
+
+    DVC cannot say that the first task is learned under the strategy only where there is something to keep: so the file
+    names the strategy then, and its code.
+    """
+    start = started_from(params)
+    made_by: dict[str, Any] = {"kind": "start"}
+    tensors: dict[str, Tensor] = {}
+    if start is not None:
+        tensors = {f"{part}/{name}": tensor for part in _PARTS for name, tensor in getattr(start, part).items()}
+        code = hashlib.sha256(plugins.file("strategies", params.strategy).read_bytes()).hexdigest()
+        section = params.section("strategies").model_dump()
+        made_by |= {"strategy": params.strategy, "strategy_params": section, "strategy_code": code}
+    artifacts.save(paths.START, tensors, made_by)
+
+
+def _start() -> tuple[Carried | None, dict[str, str]]:
+    tensors, made = artifacts.load(paths.START)
+    weights, mask = (
+        {name.partition("/")[2]: tensor for name, tensor in tensors.items() if name.startswith(f"{part}/")}
+        for part in _PARTS
+    )
+    return (Carried(weights, mask), {"start": made["sha256"]}) if weights else (None, {})
+
+
+def _left(task: str) -> tuple[Mask, Memory, dict[str, str]]:
+    """The mask and the memory after a task, and their checksums."""
+    mask, masked = artifacts.load(paths.mask(f"task{task}"))
+    memory, remembered = artifacts.load(paths.memory(f"task{task}"))
+    return mask, memory, {"mask": masked["sha256"], "memory": remembered["sha256"]}
+
+
+def _inputs(params: Params, task: Task, before: Carried | None, checksums: Mapping[str, str]) -> Inputs:
+    hardware = choose(params.device, params.precision, params.threads)
+    folder = paths.DATA / task.dataset
+    roles = [role for role in LEARNED_ROLES if Pack.is_there(folder, role)]
+    packs = {role: Pack.open(folder, role) for role in roles or LEARNED_ROLES[:1]}
+    return Inputs(params, task, packs, hardware, before, checksums)

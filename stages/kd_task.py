@@ -6,27 +6,21 @@ import sys
 
 from derain.compute import distributed
 from derain.console import run, say
-from derain.disk import artifacts, atomic, networks, paths
+from derain.disk import atomic, paths
 from derain.stream import learn_task
 from derain.training.checkpoint import History
 from stages import _task
 
 
 def main(key: str) -> None:
-    inputs = _task.inputs(key, weights=True)
-    before = inputs.before
-    section = inputs.params.section("backbones")
+    inputs = _task.to_learn(key)
     made_by = inputs.made_by("model")
-    path = paths.model(inputs.task.name)
-    with inputs.state({"backbone": inputs.params.backbone, "section": section.model_dump(), **made_by}) as state:
-        learned = learn_task(
-            inputs.params, inputs.task, inputs.pack, inputs.hardware, before.weights, before.mask, before.memory, state
-        )
+    with inputs.state(made_by) as state:
+        learned = learn_task(inputs.params, inputs.task, inputs.packs, inputs.hardware, inputs.before, state)
         if distributed.is_main():
-            networks.save_network(path, learned.network, inputs.params.backbone, section, made_by)
-            artifacts.save(paths.trace(inputs.task.name), learned.trace, inputs.made_by("trace"))
+            _task.write_learned(inputs, learned, made_by)
             atomic.write_atomically(paths.loss(inputs.task.name), as_csv(learned.history))
-    say(f"wrote {path} ({inputs.hardware.device}, {inputs.hardware.precision})")
+    say(f"wrote {paths.model(inputs.task.name)} ({inputs.hardware.device}, {inputs.hardware.precision})")
 
 
 def as_csv(history: History) -> bytes:

@@ -4,12 +4,15 @@ from derain import params
 from derain.console import run
 from derain.data.sources import check_sets
 from derain.disk import atomic, paths
+from stages import _task
 
 
 def main() -> None:
-    check_sets(params.check())
+    settings = params.check()
+    check_sets(settings)
     # Always the same bytes: a valid change of params.yaml reruns the stages that use the changed key, and no others.
-    atomic.write_atomically(paths.VALIDATED, b"params.yaml is valid\n")
+    atomic.write_atomically(paths.VALIDATED / "params", b"params.yaml is valid\n")
+    _task.write_start(settings)
 
 
 if __name__ == "__main__":

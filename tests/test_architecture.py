@@ -16,7 +16,7 @@ from derain.studies import experiments
 from derain.training import masks
 from derain.training.strategy import Strategy
 from derain.types import Batch, Restored
-from tests.conftest import random_batch
+from tests.conftest import NEGATIVE_SSIM, random_batch
 
 ROOT = Path(__file__).resolve().parent.parent
 SRC = ROOT / "src" / "derain"
@@ -86,14 +86,14 @@ def test_no_strategy_knows_another_and_the_loop_knows_none_by_import() -> None:
         assert plugins <= {"_base"}
 
 
-@pytest.mark.parametrize("name", plugins.plugins("strategies"))
+@pytest.mark.parametrize("name", plugins.names("strategies"))
 def test_every_strategy_keeps_its_contract(name: str, hardware: Hardware) -> None:
-    module = plugins.load_plugin("strategies", name)
+    module = plugins.load("strategies", name)
     demo = params.load(ROOT / "params.yaml")
     section = demo.model_copy(update={"strategy": name}).section("strategies")
     assert isinstance(section, params.Section)
     network = torch.nn.Conv2d(3, 3, 3, padding=1)
-    strategy = module.Strategy(section, masks.nothing_consolidated(network), hardware, {})
+    strategy = module.Strategy(section, masks.nothing_consolidated(network), hardware, {}, NEGATIVE_SSIM)
     assert isinstance(strategy, Strategy)
     batch = Batch(*random_batch(0))
     strategy.before_task(_Backbone(network))
@@ -113,10 +113,10 @@ class _Backbone(torch.nn.Module):
         return Restored(self.layer(rainy))
 
 
-@pytest.mark.parametrize("name", plugins.plugins("backbones"))
+@pytest.mark.parametrize("name", plugins.names("backbones"))
 @pytest.mark.parametrize("size", [(16, 16), (17, 31)])
 def test_every_backbone_keeps_its_contract(name: str, size: tuple[int, int]) -> None:
-    module = plugins.load_plugin("backbones", name)
+    module = plugins.load("backbones", name)
     section = params.load(ROOT / "params.yaml").model_copy(update={"backbone": name}).section("backbones")
     torch.manual_seed(0)
     network = module.build(section)
@@ -178,7 +178,12 @@ def test_an_experiment_is_of_todays_code_where_dvc_would_run_nothing_again() -> 
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     for stage in ("download", "train_task0", "sc_mask0", "kd_task", "sc_mask", "eval"):
         for dep in stages[stage].get("do", stages[stage])["deps"]:
-            name = dep.replace("${backbone}", settings.backbone).replace("${strategy}", settings.strategy)
+            name = (
+                dep.replace("${backbone}", settings.backbone)
+                .replace("${strategy}", settings.strategy)
+                .replace("${objective}", settings.objective)
+                .replace("${recipe}", settings.recipe)
+            )
             file = ROOT / name
             of_code = name.startswith(("src/", "stages/"))
             covered = any(file == path or path in file.parents or file in path.parents for path in decisive)

@@ -14,10 +14,11 @@ from torch.nn import functional as F
 from benchmarks import _measure, importance, training_step
 from benchmarks.baseline import published_ssim, published_step
 from derain.compute.hardware import Hardware
+from derain.objectives.negative_ssim import negative_ssim
 from derain.training import crops as training_crops
 from derain.training.importance import mean_absolute_gradient
-from derain.training.losses import negative_ssim
 from derain.types import Batch
+from tests.conftest import NEGATIVE_SSIM
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -56,7 +57,7 @@ def test_the_plain_importance_is_ours(packs: dict, hardware: Hardware) -> None:
     samples = training_crops.for_importance(packs["heavy"], 16, 0, 0, 3, 1, hardware.device)
     ours, published = training_step.networks()
     plain = importance.plain_loop(published, list(samples))
-    for name, value in mean_absolute_gradient(ours, samples, hardware).items():
+    for name, value in mean_absolute_gradient(ours, samples, hardware, NEGATIVE_SSIM).items():
         assert (value - plain[name]).norm() <= 1e-4 * plain[name].norm()
 
 

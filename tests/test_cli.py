@@ -111,7 +111,7 @@ def test_run_uses_the_network_of_the_file(photos: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = networks.build_network("prenet", section).eval()
     path = tmp_path / "task0.safetensors"
-    networks.save_network(path, network, "prenet", section, {"kind": "network"})
+    networks.save_network(path, network.state_dict(), "prenet", section, {"kind": "network"})
     options = ["--weights", str(path), "--device", "cpu", "--precision", "fp32"]
     assert main(["run", str(photos / "a.png"), "-o", str(tmp_path / "out"), *options]) == 0
 

@@ -25,9 +25,8 @@ from derain.training.cuda_graphs import CapturedBatches
 from derain.training.learn import learn, training_step
 from derain.training.micro_batches import MicroBatches
 from derain.training.resume import NOT_KEPT, State
-from derain.training.trace import Trace
 from derain.types import Batch, NumericError, ParamsError
-from tests.conftest import random_batch
+from tests.conftest import NEGATIVE_SSIM, by_role, learner_of, random_batch
 from tests.test_states import Dying, KilledError
 
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -97,7 +96,7 @@ def stance() -> Iterator[None]:
 
 def network_of(params: Params) -> nn.Module:
     torch.manual_seed(0)
-    network: nn.Module = plugins.load_plugin("backbones", "prenet").build(params.section("backbones"))
+    network: nn.Module = plugins.load("backbones", "prenet").build(params.section("backbones"))
     return network
 
 
@@ -108,16 +107,18 @@ def learned(
     network = network_of(params).to(where.device)
     torch.manual_seed(1)
     half = {name: torch.rand(weight.shape) < 0.5 for name, weight in network.named_parameters()}
-    strategy = nr.Strategy(params.section("strategies"), half, where, {})
+    strategy = nr.Strategy(params.section("strategies"), half, where, {}, NEGATIVE_SSIM)
     train = params.train.model_copy(
         update={"steps_per_epoch": None, "epochs": 5, "batch": 3, "micro_batch": micro_batch}
     )
-    history, trace = learn(network, params.tasks[1], pack, strategy, train, 0, where, state)
+    parts = cuda_graphs.micro_batches(micro_batch, network, NEGATIVE_SSIM, where)
+    learner = learner_of(network, strategy, where, parts)
+    history, trace = learn(learner, params.tasks[1], {"train": pack}, train, 0, state)
     return network, history, trace
 
 
 def plain() -> contextlib.AbstractContextManager[Any]:
-    return mock.patch.object(cuda_graphs, "micro_batches", lambda size, network, where: MicroBatches(size))
+    return mock.patch.object(cuda_graphs, "micro_batches", lambda size, *_: MicroBatches(size))
 
 
 @pytest.mark.parametrize("micro_batch", [None, 2])
@@ -210,11 +211,15 @@ def test_a_loss_that_is_no_number_stops_a_captured_training_at_once(
     tiny_params: Params, packs: dict[str, Pack], hardware: Hardware, imitated: list[Recording]
 ) -> None:
     network = network_of(tiny_params)
-    strategy = nr.Strategy(tiny_params.section("strategies"), masks.nothing_consolidated(network), hardware, {})
+    strategy = nr.Strategy(
+        tiny_params.section("strategies"), masks.nothing_consolidated(network), hardware, {}, NEGATIVE_SSIM
+    )
     train = tiny_params.train.model_copy(update={"steps_per_epoch": None, "epochs": 9, "batch": 3})
     state = Poisoning(network, imitated)
+    parts = cuda_graphs.micro_batches(None, network, NEGATIVE_SSIM, hardware)
+    learner = learner_of(network, strategy, hardware, parts)
     with pytest.raises(NumericError, match=r"not finite \(supervised nan"):
-        learn(network, tiny_params.tasks[1], packs["medium"], strategy, train, 0, hardware, state)
+        learn(learner, tiny_params.tasks[1], {"train": packs["medium"]}, train, 0, state)
     assert state.steps_left == 0
 
 
@@ -238,17 +243,16 @@ def test_only_long_trainings_on_a_gpu_are_compiled(monkeypatch: pytest.MonkeyPat
 def one_step(params: Params, where: Hardware, captured: bool = False, times: int = 1) -> tuple[nn.Module, Any]:
     """A step of NR away from its teacher, or several on the same batch, by SGD, which shows the gradient itself."""
     network = network_of(params).to(where.device)
-    strategy = nr.Strategy(params.section("strategies"), masks.nothing_consolidated(network), where, {})
+    strategy = nr.Strategy(params.section("strategies"), masks.nothing_consolidated(network), where, {}, NEGATIVE_SSIM)
     strategy.before_task(network)
     with torch.no_grad():
         for weight in network.parameters():
             weight += 0.01
     batch = Batch(*(side.to(where.device) for side in random_batch(0)))
-    optimizer = torch.optim.SGD(network.parameters(), lr=1)
     parts = CapturedBatches(None, network, where.device) if captured else MicroBatches()
-    trace = Trace(network)
+    learner = learner_of(network, strategy, where, parts, sgd=1)
     for _ in range(times):
-        losses = training_step(network, batch, strategy, optimizer, where, parts, trace)
+        losses = training_step(learner, batch)
     return network, losses
 
 
@@ -344,8 +348,8 @@ def test_a_gpu_compiles_and_captures_the_step(
 def test_a_gpu_learns_a_stream(tiny_params: Params, packs: dict[str, Pack], capsys: pytest.CaptureFixture[str]) -> None:
     """All of it together, twice: the same bits."""
     where = choose("cuda", "auto")
-    streams = [list(stream.learn_stream(tiny_params, packs, where)) for _ in range(2)]
-    for (_, one, kept), (_, other, kept_too) in zip(*streams, strict=True):
-        assert all(map(torch.equal, one.network.parameters(), other.network.parameters()))
-        assert all(torch.equal(kept.mask[name], kept_too.mask[name]) for name in kept.mask)
+    streams = [list(stream.learn_stream(tiny_params, by_role(packs), where)) for _ in range(2)]
+    for (_, one), (_, other) in zip(*streams, strict=True):
+        assert all(torch.equal(one.weights[name], other.weights[name]) for name in one.weights)
+        assert all(torch.equal(one.mask[name], other.mask[name]) for name in one.mask)
     assert "warning" not in capsys.readouterr().err

@@ -376,7 +376,7 @@ def write_model(path: Path, dataset: str, position: int, after: Path | None = No
     network = networks.build_network("prenet", section)
     earlier = {"model": artifacts.load(after)[1]["sha256"]} if after else {}
     made_by = {"kind": "model", "dataset": dataset, "position": position, "made_from": {"data": "1", **earlier}, **more}
-    networks.save_network(path, network, "prenet", section, made_by)
+    networks.save_network(path, network.state_dict(), "prenet", section, made_by)
     return path
 
 

@@ -46,7 +46,7 @@ class Folder:
         content |= {"device": "cpu", "precision": "fp32", "threads": 1}
         content |= {"stream": {"1": {"dataset": "light", "after": "0"}}, "tests": {"heavy": "learned"}}
         content |= {"prenet": {"channels": 8, "stages": 2, "blocks": 1}}
-        content["train"] |= {"epochs": 3, "milestones": [1], "steps_per_epoch": None, "batch": 7, "patch": 16}
+        content["train"] |= {"epochs": 3, "steps_per_epoch": None, "batch": 7, "patch": 16}
         content["nr"]["samples"] = 5
         path.mkdir()
         (path / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))

@@ -29,6 +29,7 @@ from derain.report import results
 from derain.stream import learn_stream
 from derain.studies import comparison, paper_tables, variants
 from experiments.run import named
+from tests.conftest import by_role
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -89,7 +90,7 @@ TINY = {
     "tests": {"heavy": "learned", "light": "learned", "unseen": "unseen"},
     "prenet": {"channels": 4, "stages": 2, "blocks": 1},
 }
-TINY_TRAIN = {"epochs": 2, "milestones": [1], "steps_per_epoch": 1, "batch": 2, "patch": 32}
+TINY_TRAIN = {"epochs": 2, "steps_per_epoch": 1, "batch": 2, "patch": 32}
 
 
 def project_files() -> list[str]:
@@ -202,7 +203,7 @@ def test_every_parameter_is_declared_by_a_stage(profile: str, tmp_path: Path) ->
     }
     content = yaml.safe_load((tmp_path / "params.yaml").read_text())
     # The sections of strategies that are not selected; a part of the commands themselves, whose change DVC sees too.
-    unused = {*plugins.plugins("strategies"), "launch"} - {content["strategy"]}
+    unused = {*plugins.names("strategies"), "launch"} - {content["strategy"]}
     missing = [
         leaf
         for leaf in leaves(content)
@@ -244,7 +245,7 @@ def test_artifacts_say_what_made_them(finished: Project) -> None:
 def test_the_pipeline_equals_the_stream_in_one_process(finished: Project) -> None:
     settings = params.load(finished.folder / "params.yaml")
     packs = {name: Pack.open(finished.folder / "data" / name, "train") for name in ("heavy", "light")}
-    for task, learned, consolidated in learn_stream(settings, packs, choose("cpu", "fp32", threads=1)):
+    for task, learned, consolidated in learn_stream(settings, by_role(packs), choose("cpu", "fp32", threads=1)):
         weights, _ = artifacts.load(finished.folder / f"models/{task.name}.safetensors")
         mask, _ = artifacts.load(finished.folder / f"masks/{task.name}.safetensors")
         for name, weight in learned.network.state_dict().items():

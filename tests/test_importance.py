@@ -8,13 +8,13 @@ import torch
 from derain.backbones import prenet
 from derain.compute.hardware import Hardware, choose
 from derain.data.pack import Pack
+from derain.objectives.negative_ssim import negative_ssim
 from derain.training import crops, importance, samples_at_once
 from derain.training.importance import mean_absolute_gradient
-from derain.training.losses import negative_ssim
 from derain.training.resume import KeptState
 from derain.training.samples_at_once import OfEachSample, Size, of_whole_batches
 from derain.types import Batch, NumericError, Restored
-from tests.conftest import random_batch
+from tests.conftest import NEGATIVE_SSIM, random_batch
 from tests.test_states import Dying, KilledError
 
 
@@ -40,7 +40,7 @@ def test_one_gradient_a_sample(network: prenet.PReNet, packs: dict[str, Pack], h
     batches = list(one_by_one)
     assert len(batches) == 7
     rainy, clean = (torch.cat([batch[part] for batch in batches]) for part in (0, 1))
-    omega = mean_absolute_gradient(network, one_by_one, hardware)
+    omega = mean_absolute_gradient(network, one_by_one, hardware, NEGATIVE_SSIM)
     expected = naive(network, rainy, clean)
     assert omega.keys() == expected.keys()
     for name, value in omega.items():
@@ -51,8 +51,8 @@ def test_gradients_cancel_within_a_batch(network: prenet.PReNet, packs: dict[str
     """|E[g]| <= E|g| for every weight: the variants differ, and in this direction."""
     singles = crops.for_importance(packs["heavy"], 16, 0, 0, count=6, batch=1, device=hardware.device)
     batch = crops.for_importance(packs["heavy"], 16, 0, 0, count=6, batch=6, device=hardware.device)
-    per_sample = mean_absolute_gradient(network, singles, hardware)
-    per_batch = mean_absolute_gradient(network, batch, hardware)
+    per_sample = mean_absolute_gradient(network, singles, hardware, NEGATIVE_SSIM)
+    per_batch = mean_absolute_gradient(network, batch, hardware, NEGATIVE_SSIM)
     for name, value in per_batch.items():
         assert bool((value <= per_sample[name] * (1 + 1e-4) + 1e-9).all())
     assert sum(float(value.sum()) for value in per_batch.values()) < 0.99 * sum(
@@ -62,7 +62,9 @@ def test_gradients_cancel_within_a_batch(network: prenet.PReNet, packs: dict[str
 
 def test_the_weights_do_not_change(network: prenet.PReNet, packs: dict[str, Pack], hardware: Hardware) -> None:
     before = {name: weight.detach().clone() for name, weight in network.named_parameters()}
-    mean_absolute_gradient(network, crops.for_importance(packs["light"], 16, 0, 0, 2, 1, hardware.device), hardware)
+    mean_absolute_gradient(
+        network, crops.for_importance(packs["light"], 16, 0, 0, 2, 1, hardware.device), hardware, NEGATIVE_SSIM
+    )
     for name, weight in network.named_parameters():
         assert torch.equal(weight, before[name])
 
@@ -71,7 +73,9 @@ def test_a_gradient_that_is_no_number_stops(network: prenet.PReNet, packs: dict[
     with torch.no_grad():
         network.conv[0].weight[0, 0, 0, 0] = float("nan")
     with pytest.raises(NumericError, match="not finite"):
-        mean_absolute_gradient(network, crops.for_importance(packs["light"], 16, 0, 0, 2, 1, hardware.device), hardware)
+        mean_absolute_gradient(
+            network, crops.for_importance(packs["light"], 16, 0, 0, 2, 1, hardware.device), hardware, NEGATIVE_SSIM
+        )
 
 
 def channels_last(seed: int, count: int) -> Batch:
@@ -80,7 +84,7 @@ def channels_last(seed: int, count: int) -> Batch:
     return Batch(rainy, clean)
 
 
-SCALARS = {"supervised": importance._supervised, "squared norm": importance._squared_norm}
+SCALARS = {"distance": importance._distance(NEGATIVE_SSIM), "squared norm": importance._squared_norm}
 
 
 @pytest.mark.parametrize("of", SCALARS)
@@ -115,13 +119,13 @@ def test_an_importance_pass_of_samples_at_once_is_the_loops(
 ) -> None:
     """As on a GPU, in chunks of which the last one is smaller, interrupted between two of them."""
     singles = crops.for_importance(packs["heavy"], 16, 0, 0, count=7, batch=1, device=hardware.device)
-    expected = mean_absolute_gradient(network, singles, hardware)
+    expected = mean_absolute_gradient(network, singles, hardware, NEGATIVE_SSIM)
     monkeypatch.setattr(Hardware, "is_gpu", True)
     monkeypatch.setattr(samples_at_once, "AT_ONCE", 3)
-    whole = mean_absolute_gradient(network, singles, hardware)
+    whole = mean_absolute_gradient(network, singles, hardware, NEGATIVE_SSIM)
     with pytest.raises(KilledError):
-        mean_absolute_gradient(network, singles, hardware, Dying(tmp_path, 1))
-    resumed = mean_absolute_gradient(network, singles, hardware, KeptState(tmp_path))
+        mean_absolute_gradient(network, singles, hardware, NEGATIVE_SSIM, Dying(tmp_path, 1))
+    resumed = mean_absolute_gradient(network, singles, hardware, NEGATIVE_SSIM, KeptState(tmp_path))
     for name, value in whole.items():
         torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-9)
         assert torch.equal(value, resumed[name])
@@ -145,8 +149,8 @@ def test_a_network_that_vmap_does_not_have_is_measured_one_by_one(
     network: prenet.PReNet, hardware: Hardware, capsys: pytest.CaptureFixture[str]
 ) -> None:
     batch = channels_last(0, 3)
-    usual = OfEachSample(network, hardware, SCALARS["supervised"], torch.Tensor.abs)(batch)
-    unusual = OfEachSample(Unusual(network), hardware, SCALARS["supervised"], torch.Tensor.abs)
+    usual = OfEachSample(network, hardware, SCALARS["distance"], torch.Tensor.abs)(batch)
+    unusual = OfEachSample(Unusual(network), hardware, SCALARS["distance"], torch.Tensor.abs)
     for _ in range(2):
         for one, other in zip(usual, unusual(batch), strict=True):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-9)
@@ -157,7 +161,7 @@ def test_fewer_samples_at_once_where_memory_runs_out(
     network: prenet.PReNet, hardware: Hardware, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = channels_last(0, 6)
-    sizes = OfEachSample(network, hardware, SCALARS["supervised"], torch.Tensor.abs)
+    sizes = OfEachSample(network, hardware, SCALARS["distance"], torch.Tensor.abs)
     whole, gradients, seen = sizes(batch), sizes._gradients, []
 
     def small(weights: object, rainy: torch.Tensor, clean: torch.Tensor) -> object:
@@ -185,7 +189,7 @@ def test_a_gpu_measures_what_the_processor_does(
     found = []
     for where in (hardware, choose("cuda", precision)):
         singles = crops.for_importance(packs["heavy"], 16, 0, 0, 40, 1, where.device)
-        found.append(mean_absolute_gradient(network.to(where.device), singles, where))
+        found.append(mean_absolute_gradient(network.to(where.device), singles, where, NEGATIVE_SSIM))
     for name, value in found[0].items():
         assert (found[1][name].cpu() - value).norm() <= largest * value.norm()
     assert "sample by sample" not in capsys.readouterr().err

@@ -5,7 +5,7 @@ import pytest
 import torch
 from skimage.metrics import structural_similarity
 
-from derain.training.losses import negative_ssim
+from derain.objectives.negative_ssim import negative_ssim
 from tests.conftest import random_batch
 
 

@@ -14,32 +14,29 @@ from derain.compute.hardware import Hardware
 from derain.data.pack import Pack
 from derain.params import Params
 from derain.strategies import nr
-from derain.stream import learn_task
+from derain.stream import Carried, learn_task
 from derain.training import cuda_graphs, masks
 from derain.training.learn import training_step
 from derain.training.micro_batches import MicroBatches
-from derain.training.trace import Trace
 from derain.types import Batch, ParamsError, Restored
-from tests.conftest import random_batch
+from tests.conftest import NEGATIVE_SSIM, learner_of, random_batch
 
 
 def network_of(params: Params) -> nn.Module:
     torch.manual_seed(0)
-    network: nn.Module = plugins.load_plugin("backbones", "prenet").build(params.section("backbones"))
+    network: nn.Module = plugins.load("backbones", "prenet").build(params.section("backbones"))
     return network
 
 
 def step(network: nn.Module, params: Params, hardware: Hardware, batch: Batch, size: int | None) -> dict[str, float]:
     """A step of NR away from its teacher, with half of the weights consolidated."""
     half = {name: torch.rand(weight.shape) < 0.5 for name, weight in network.named_parameters()}
-    strategy = nr.Strategy(params.section("strategies"), half, hardware, {})
+    strategy = nr.Strategy(params.section("strategies"), half, hardware, {}, NEGATIVE_SSIM)
     strategy.before_task(network)
     with torch.no_grad():
         for weight in network.parameters():
             weight += 0.01
-    # Adam's first step is the sign of the gradient, which rounding may turn; SGD shows the gradient itself.
-    optimizer = torch.optim.SGD(network.parameters(), lr=1)
-    return training_step(network, batch, strategy, optimizer, hardware, MicroBatches(size), Trace(network))
+    return training_step(learner_of(network, strategy, hardware, MicroBatches(size), sgd=1), batch)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 9])
@@ -65,10 +62,11 @@ def test_a_task_in_parts_ends_at_the_same_weights(
     before = network_of(tiny).state_dict()
     mask = {key: torch.rand(weight.shape) < 0.5 for key, weight in before.items()}
     networks = [
-        learn_task(settings, tiny.tasks[1], packs["medium"], hardware, before, mask, None) for settings in (tiny, parts)
+        learn_task(settings, tiny.tasks[1], {"train": packs["medium"]}, hardware, Carried(before, mask))
+        for settings in (tiny, parts)
     ]
-    for key, weight in networks[0].network.state_dict().items():
-        assert torch.allclose(weight, networks[1].network.state_dict()[key], rtol=0, atol=1e-5), key
+    for key, weight in networks[0].weights.items():
+        assert torch.allclose(weight, networks[1].weights[key], rtol=0, atol=1e-5), key
         assert torch.equal(weight[mask[key]], before[key][mask[key]]) or name == "si"
 
 
@@ -93,7 +91,7 @@ def test_parts_are_of_a_size_or_of_so_many_pixels(size: int | None, pixels: int 
 def test_on_a_cpu_in_fp32_a_layer_stays_in_the_cache(tiny_params: Params) -> None:
     cpu = torch.device("cpu")
     for hardware, size in ((Hardware(cpu, "fp32"), 6), (Hardware(cpu, "bf16"), 18)):
-        parts = cuda_graphs.micro_batches(None, network_of(tiny_params), hardware)
+        parts = cuda_graphs.micro_batches(None, network_of(tiny_params), NEGATIVE_SSIM, hardware)
         rainy = torch.empty(18, 3, 100, 100)
         assert len(parts.within_memory(Batch(rainy, rainy), next).rainy) == size
 
@@ -125,11 +123,13 @@ def test_out_of_memory_halves_the_parts_and_keeps_the_batch(
     whole, small = network_of(tiny_params), Small(network_of(tiny_params), 3, error)
     micro_batches = MicroBatches(None)
     for network, parts in ((whole, MicroBatches(None)), (small, micro_batches)):
-        strategy = nr.Strategy(tiny_params.section("strategies"), masks.nothing_consolidated(network), hardware, {})
+        strategy = nr.Strategy(
+            tiny_params.section("strategies"), masks.nothing_consolidated(network), hardware, {}, NEGATIVE_SSIM
+        )
+        strategy.before_task(network)
         strategy.teacher = network_of(tiny_params).requires_grad_(False)
         for _ in range(2):
-            optimizer = torch.optim.SGD(network.parameters(), lr=1)
-            training_step(network, batch, strategy, optimizer, hardware, parts, Trace(network))
+            training_step(learner_of(network, strategy, hardware, parts, sgd=1), batch)
     assert small.seen == [10, 5, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2], "two attempts, then two steps in five parts"
     assert micro_batches.size == 2
     for one, other in zip(whole.parameters(), small.parameters(), strict=True):

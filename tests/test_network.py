@@ -370,7 +370,7 @@ class TestLoad:
     @pytest.fixture
     def weights(self, tmp_path: Path) -> Path:
         networks.save_network(
-            tmp_path / "small.safetensors", prenet(), "prenet", Params(channels=4, stages=2, blocks=1), {}
+            tmp_path / "small.safetensors", prenet().state_dict(), "prenet", Params(channels=4, stages=2, blocks=1), {}
         )
         return tmp_path / "small.safetensors"
 

@@ -27,7 +27,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("onnx") / "task0.safetensors"
     networks.save_network(
-        path, networks.build_network("prenet", SECTION), "prenet", SECTION, {"kind": "model", "task": "0"}
+        path, networks.build_network("prenet", SECTION).state_dict(), "prenet", SECTION, {"kind": "model", "task": "0"}
     )
     return path
 

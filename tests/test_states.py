@@ -18,12 +18,13 @@ from derain import plugins
 from derain.compute.hardware import Hardware
 from derain.data.pack import Pack
 from derain.params import Params
-from derain.stream import Learned, consolidate_task, learn_task
+from derain.stream import Carried, consolidate_task, learn_task
 from derain.training import crops, learn, masks, resume
 from derain.training.importance import mean_absolute_gradient
 from derain.training.resume import KeptState, State
 from derain.training.strategy import Strategy
 from derain.types import Batch, BusyError, NumericError, Restored
+from tests.conftest import NEGATIVE_SSIM, learner_of
 
 
 class KilledError(Exception):
@@ -53,18 +54,20 @@ def folder_of_states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def three_epochs(tiny_params: Params) -> Params:
-    train = tiny_params.train.model_copy(update={"epochs": 3, "milestones": [1, 2]})
-    return tiny_params.model_copy(update={"train": train})
+    train = tiny_params.train.model_copy(update={"epochs": 3})
+    sections = tiny_params.sections | {"adam_multistep": {"milestones": [1 / 3, 2 / 3], "gamma": 0.2}}
+    return tiny_params.model_copy(update={"train": train, "sections": sections})
 
 
-def assert_same(one: Learned, other: Learned) -> None:
+def assert_same(one: Carried, other: Carried) -> None:
     assert one.history == other.history
-    for (name, ours), theirs in zip(one.network.named_parameters(), other.network.parameters(), strict=True):
-        assert torch.equal(ours, theirs), name
-        assert torch.equal(one.trace[name], other.trace[name]), name
+    for part in ("weights", "trace", "objective", "own"):
+        ours, theirs = getattr(one, part), getattr(other, part)
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours), part
 
 
-@pytest.mark.parametrize("strategy", plugins.plugins("strategies"))
+@pytest.mark.parametrize("strategy", plugins.names("strategies"))
 @pytest.mark.parametrize("steps", [1, 2, 3, 5])
 def test_a_training_that_ends_after_any_step_goes_on_bit_for_bit(
     strategy: str,
@@ -77,22 +80,20 @@ def test_a_training_that_ends_after_any_step_goes_on_bit_for_bit(
     """Two deaths on the way: within an epoch, at its end, at a milestone of the schedule."""
     params = three_epochs.model_copy(update={"strategy": strategy})
     task = params.tasks[1]
-    first = learn_task(params, params.tasks[0], packs["heavy"], hardware, None, None, None)
-    weights = {name: weight.detach().clone() for name, weight in first.network.state_dict().items()}
-    mask, memory, *_ = consolidate_task(
-        params, params.tasks[0], packs["heavy"], hardware, first.network, first.trace, None, None
-    )
-    undisturbed = learn_task(params, task, packs["medium"], hardware, weights, mask, memory)
+    heavy, medium = {"train": packs["heavy"]}, {"train": packs["medium"]}
+    first = learn_task(params, params.tasks[0], heavy, hardware, None)
+    before = consolidate_task(params, params.tasks[0], heavy, hardware, first)
+    undisturbed = learn_task(params, task, medium, hardware, before)
     for part in (steps, 1):
         with pytest.raises(KilledError):
-            learn_task(params, task, packs["medium"], hardware, weights, mask, memory, Dying(tmp_path, part))
+            learn_task(params, task, medium, hardware, before, Dying(tmp_path, part))
     taken = []
 
     class Counting(KeptState):
         def step_done(self, content: Callable[[], bytes]) -> None:
             taken.append(1)
 
-    continued = learn_task(params, task, packs["medium"], hardware, weights, mask, memory, Counting(tmp_path))
+    continued = learn_task(params, task, medium, hardware, before, Counting(tmp_path))
     assert_same(undisturbed, continued)
     assert len(taken) == 6 - steps - 1, "no step is taken twice"
 
@@ -108,14 +109,14 @@ def test_random_numbers_of_a_backbone_go_on_too(
         def forward(self, rainy: torch.Tensor) -> Restored:
             return Restored(nn.functional.dropout(self.layer(rainy), 0.5, self.training))
 
-    def learned(state: State) -> Learned:
+    def learned(state: State) -> Carried:
         torch.manual_seed(0)
         network = Dropping()
-        strategy = Strategy(None, masks.nothing_consolidated(network), hardware, {})
-        task = tiny_params.tasks[0]
-        return Learned(
-            network, *learn.learn(network, task, packs["heavy"], strategy, tiny_params.train, 0, hardware, state)
-        )
+        strategy = Strategy(None, masks.nothing_consolidated(network), hardware, {}, NEGATIVE_SSIM)
+        task, pack = tiny_params.tasks[0], {"train": packs["heavy"]}
+        learner = learner_of(network, strategy, hardware)
+        history, trace = learn.learn(learner, task, pack, tiny_params.train, 0, state)
+        return Carried(network.state_dict(), {}, trace=trace, history=history)
 
     undisturbed = learned(State())
     with pytest.raises(KilledError):
@@ -128,12 +129,12 @@ def test_a_measure_of_importance_goes_on_bit_for_bit(
     steps: int, tiny_params: Params, packs: dict[str, Pack], hardware: Hardware, tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
-    network = plugins.load_plugin("backbones", "prenet").build(tiny_params.section("backbones"))
+    network = plugins.load("backbones", "prenet").build(tiny_params.section("backbones"))
     samples = crops.for_importance(packs["heavy"], 16, 0, 0, count=5, batch=1, device=hardware.device)
-    undisturbed = mean_absolute_gradient(network, samples, hardware)
+    undisturbed = mean_absolute_gradient(network, samples, hardware, NEGATIVE_SSIM)
     with pytest.raises(KilledError):
-        mean_absolute_gradient(network, samples, hardware, Dying(tmp_path, steps))
-    continued = mean_absolute_gradient(network, samples, hardware, KeptState(tmp_path))
+        mean_absolute_gradient(network, samples, hardware, NEGATIVE_SSIM, Dying(tmp_path, steps))
+    continued = mean_absolute_gradient(network, samples, hardware, NEGATIVE_SSIM, KeptState(tmp_path))
     assert all(torch.equal(value, continued[name]) for name, value in undisturbed.items())
 
 
@@ -182,7 +183,7 @@ def test_the_code_that_counts_is_all_that_is_loaded() -> None:
     code = resume._code()
     assert {
         "derain.training.learn",
-        "derain.training.losses",
+        "derain.training.objective",
         "derain.training.strategy",
         "derain.training.resume",
     } <= set(code)
@@ -267,17 +268,17 @@ def test_weights_that_are_no_numbers_are_never_kept(
     """The last good state stays: a step that makes a weight infinite is not saved, though its losses are finite."""
     good = Dying(tmp_path, 2)
     with pytest.raises(KilledError):
-        learn_task(tiny_params, tiny_params.tasks[0], packs["heavy"], hardware, None, None, None, good)
+        learn_task(tiny_params, tiny_params.tasks[0], {"train": packs["heavy"]}, hardware, None, good)
     kept = good.path.read_bytes()
 
-    def broken(network: nn.Module, *_: object) -> dict[str, float]:
+    def broken(learner: learn.Learner, _: object) -> dict[str, float]:
         with torch.no_grad():
-            next(network.parameters()).fill_(torch.inf)
+            next(learner.network.parameters()).fill_(torch.inf)
         return {"supervised": 0.5}
 
     monkeypatch.setattr(learn, "training_step", broken)
     with pytest.raises(NumericError, match="a weight is not finite"):
-        learn_task(tiny_params, tiny_params.tasks[0], packs["heavy"], hardware, None, None, None, Dying(tmp_path, 9))
+        learn_task(tiny_params, tiny_params.tasks[0], {"train": packs["heavy"]}, hardware, None, Dying(tmp_path, 9))
     assert good.path.read_bytes() == kept
 
 
@@ -293,16 +294,16 @@ def test_a_number_that_is_none_stops_within_the_step_and_names_the_batch(
 ) -> None:
     """What follows the first step is broken; the weights stay as the first step left them."""
     params, task = tiny_params, tiny_params.tasks[1]
-    network = plugins.load_plugin("backbones", "prenet").build(params.section("backbones"))
-    strategy = plugins.load_plugin("strategies", "nr").Strategy(
-        params.section("strategies"), masks.nothing_consolidated(network), hardware, {}
+    network = plugins.load("backbones", "prenet").build(params.section("backbones"))
+    strategy = plugins.load("strategies", "nr").Strategy(
+        params.section("strategies"), masks.nothing_consolidated(network), hardware, {}, NEGATIVE_SSIM
     )
     step, seen = learn.training_step, []
 
-    def injected(network: nn.Module, batch: Batch, *rest: Any) -> dict[str, float]:
+    def injected(learner: learn.Learner, batch: Batch) -> dict[str, float]:
         seen.append([weight.detach().clone() for weight in network.parameters()])
         if len(seen) < 2:
-            return step(network, batch, *rest)
+            return step(learner, batch)
         hook: Any = nullcontext()
         if part == "input":
             batch = batch._replace(rainy=batch.rainy.index_fill(2, torch.tensor([3]), value))
@@ -314,18 +315,19 @@ def test_a_number_that_is_none_stops_within_the_step_and_names_the_batch(
             weight = list(network.parameters())[-1]
             hook = weight.register_hook(lambda gradient: torch.full_like(gradient, value))
         with hook if hasattr(hook, "__enter__") else nullcontext():
-            return step(network, batch, *rest)
+            return step(learner, batch)
 
     monkeypatch.setattr(learn, "training_step", injected)
+    learner = learner_of(network, strategy, hardware)
     with pytest.raises(NumericError, match=r"task1, epoch 1: a loss or gradient is not finite .*picture\d"):
-        learn.learn(network, task, packs["medium"], strategy, params.train, 0, hardware, State())
+        learn.learn(learner, task, {"train": packs["medium"]}, params.train, 0, State())
     assert len(seen) == 2
     last = dict(zip((name for name, _ in network.named_parameters()), seen[-1], strict=True))
     assert all(torch.equal(weight, last[name]) for name, weight in network.named_parameters())
 
 
 def _patched(monkeypatch: pytest.MonkeyPatch, loss: Callable[..., torch.Tensor]) -> Any:
-    monkeypatch.setattr(learn, "negative_ssim", loss)
+    monkeypatch.setattr(type(NEGATIVE_SSIM), "distance", loss)
     return nullcontext()
 
 

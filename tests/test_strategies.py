@@ -18,18 +18,18 @@ from derain import plugins
 from derain.compute.hardware import Hardware
 from derain.data.pack import Pack, write_pack
 from derain.disk import artifacts, paths
+from derain.objectives.negative_ssim import negative_ssim
 from derain.params import Params
-from derain.stream import Consolidated, consolidate_task, learn_stream, learn_task
+from derain.stream import Carried, consolidate_task, learn_stream, learn_task
 from derain.training import crops, masks
 from derain.training.learn import training_step
-from derain.training.losses import negative_ssim
 from derain.training.micro_batches import MicroBatches
 from derain.training.resume import NOT_KEPT, KeptState
 from derain.training.strategy import Done, Kept, Memory, Strategy
-from derain.training.trace import Trace
 from derain.types import Batch, Restored, Task
 from stages import kd_task, sc_mask
-from tests.conftest import ROOT, noisy_pairs, random_batch
+from stages._task import write_start
+from tests.conftest import NEGATIVE_SSIM, ROOT, by_role, learner_of, noisy_pairs, random_batch
 from tests.test_states import Dying, KilledError
 
 # What switches each strategy off, and a value that makes it felt in a few steps.
@@ -56,12 +56,9 @@ def strongly(params: Params, name: str) -> Params:
 
 def weights_of(
     params: Params, packs: Mapping[str, Pack], hardware: Hardware
-) -> list[tuple[dict[str, Tensor], Consolidated]]:
+) -> list[tuple[Mapping[str, Tensor], Carried]]:
     """The weights after each task, and what is left of it."""
-    return [
-        ({name: weight.detach().clone() for name, weight in learned.network.named_parameters()}, consolidated)
-        for _, learned, consolidated in learn_stream(params, packs, hardware)
-    ]
+    return [(carried.weights, carried) for _, carried in learn_stream(params, by_role(packs), hardware)]
 
 
 def alike(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
@@ -82,7 +79,7 @@ def test_a_strategy_without_strength_is_fine_tuning_bit_for_bit(
 
 
 def test_every_strategy_is_told_how_to_be_switched_off() -> None:
-    assert {*STRENGTHS, "nr", "si"} == set(plugins.plugins("strategies"))
+    assert {*STRENGTHS, "nr", "si"} == set(plugins.names("strategies"))
 
 
 class Line(nn.Module):
@@ -97,8 +94,10 @@ class Line(nn.Module):
 
 
 def made(name: str, hardware: Hardware, memory: Memory, **section: Any) -> Any:
-    plugin = plugins.load_plugin("strategies", name)
-    return plugin.Strategy(plugin.Params(**section), masks.nothing_consolidated(Line(0.0, 0.0)), hardware, memory)
+    plugin = plugins.load("strategies", name)
+    return plugin.Strategy(
+        plugin.Params(**section), masks.nothing_consolidated(Line(0.0, 0.0)), hardware, memory, NEGATIVE_SSIM
+    )
 
 
 def consolidated(
@@ -108,7 +107,7 @@ def consolidated(
     position: int = 0,
     trace: Mapping[str, Tensor] | None = None,
 ) -> Kept:
-    def samples(count: int | None, one_by_one: bool) -> crops.Crops:
+    def samples(count: int | None, *, one_by_one: bool) -> crops.Crops:
         batch = 1 if one_by_one else 2
         return crops.for_importance(pack, 16, 0, position, count, batch, torch.device("cpu"))
 
@@ -221,17 +220,16 @@ class Pulling(Strategy):
 
 
 def steps(network: nn.Module, strategy: Strategy, batch: Batch, lr: float, count: int) -> dict[str, Tensor]:
-    trace = Trace(network)
-    optimizer = torch.optim.SGD(network.parameters(), lr=lr)
+    learner = learner_of(network, strategy, strategy.hardware, MicroBatches(2), sgd=lr)
     for _ in range(count):
-        training_step(network, batch, strategy, optimizer, strategy.hardware, MicroBatches(2), trace)
-    return trace.tensors(network)
+        training_step(learner, batch)
+    return learner.trace.tensors(network)
 
 
 def test_the_trace_sums_up_to_the_losses_fall(hardware: Hardware) -> None:
     """The integral of the gradient along any way is the difference of the loss between its ends."""
     batch, network = Batch(*random_batch(3)), Line(0.6, 0.2)
-    strategy = Strategy(None, masks.nothing_consolidated(network), hardware, {})
+    strategy = Strategy(None, masks.nothing_consolidated(network), hardware, {}, NEGATIVE_SSIM)
     before = negative_ssim(network(batch.rainy).derained, batch.clean).item()
     trace = steps(network, strategy, batch, lr=1e-2, count=100)
     after = negative_ssim(network(batch.rainy).derained, batch.clean).item()
@@ -243,7 +241,7 @@ def test_the_trace_sums_up_to_the_losses_fall(hardware: Hardware) -> None:
 def test_penalties_move_weights_and_are_no_part_of_the_traces_gradient(hardware: Hardware) -> None:
     batch, network = Batch(*random_batch(3)), Line(0.6, 0.2)
     slopes = slopes_by_difference(batch, 0.6, 0.2)
-    strategy = Pulling(None, masks.nothing_consolidated(network), hardware, {})
+    strategy = Pulling(None, masks.nothing_consolidated(network), hardware, {}, NEGATIVE_SSIM)
     trace = steps(network, strategy, batch, lr=1e-6, count=1)
     for (integral, way), slope in zip(trace.values(), slopes, strict=True):
         assert way.item() == pytest.approx(-1e-3, rel=0.01), "the penalty's step, taken once for all micro-batches"
@@ -293,12 +291,12 @@ class Vector(nn.Module):
 
 
 def test_packnet_projects_the_step_on_the_smaller_of_two_weights(packs: dict[str, Pack], hardware: Hardware) -> None:
-    plugin = plugins.load_plugin("strategies", "packnet")
+    plugin = plugins.load("strategies", "packnet")
     network, batch = Vector(0.6, -0.2), Batch(*random_batch(3))
-    first = plugin.Strategy(plugin.Params(share=0.5), masks.nothing_consolidated(network), hardware, {})
+    first = plugin.Strategy(plugin.Params(share=0.5), masks.nothing_consolidated(network), hardware, {}, NEGATIVE_SSIM)
     mask = consolidated(first, network, packs["heavy"]).mask
     assert mask["ab"].tolist() == [True, False]
-    second = plugin.Strategy(plugin.Params(share=0.5), mask, hardware, {})
+    second = plugin.Strategy(plugin.Params(share=0.5), mask, hardware, {}, NEGATIVE_SSIM)
     second.before_task(network)
     trace = steps(network, second, batch, lr=1e-3, count=1)
     _, slope = slopes_by_difference(batch, 0.6, -0.2)
@@ -365,7 +363,7 @@ def stored(name: str, weights: int) -> int:
     return {"si": 0, "nr": mask + floats, "packnet": mask, "replay": 6 * (2 * 16 * 16 * 3 + 2), **penalizing}[name]
 
 
-@pytest.mark.parametrize("name", plugins.plugins("strategies"))
+@pytest.mark.parametrize("name", plugins.names("strategies"))
 def test_bytes_between_tasks_are_as_declared(
     name: str, tiny_params: Params, packs: dict[str, Pack], hardware: Hardware
 ) -> None:
@@ -393,7 +391,7 @@ def test_each_part_of_nr_stores_its_own(
         assert left.stored == expected(sum(weight.numel() for weight in weights.values()))
 
 
-@pytest.mark.parametrize("name", plugins.plugins("strategies"))
+@pytest.mark.parametrize("name", plugins.names("strategies"))
 def test_stages_that_pass_on_files_end_at_the_bits_of_one_process(
     name: str, tiny_params: Params, hardware: Hardware, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -406,13 +404,14 @@ def test_stages_that_pass_on_files_end_at_the_bits_of_one_process(
     for number, data in enumerate(("heavy", "medium", "varied", "light")):
         write_pack(paths.DATA / data, "train", noisy_pairs(seed=number, noise=60 // (number + 1)))
     packs = {data: Pack.open(paths.DATA / data, "train") for data in ("heavy", "medium", "varied", "light")}
-    for task, learned, left in learn_stream(params, packs, hardware):
+    write_start(params)
+    for task, left in learn_stream(params, by_role(packs), hardware):
         kd_task.main(task.key)
         sc_mask.main(task.key)
         weights, _ = artifacts.load(paths.model(task.name))
         mask, _ = artifacts.load(paths.mask(task.name))
         memory, facts = artifacts.load(paths.memory(task.name))
-        assert alike(dict(learned.network.state_dict()), weights)
+        assert alike(left.weights, weights)
         assert alike(left.mask, mask)
         assert left.memory.keys() == memory.keys()
         assert alike(left.memory, memory)
@@ -425,11 +424,11 @@ def test_an_interrupted_measurement_goes_on_bit_for_bit(
     name: str, tiny_params: Params, packs: dict[str, Pack], hardware: Hardware, tmp_path: Path
 ) -> None:
     params = under(tiny_params, name)
-    task, pack = params.tasks[0], packs["heavy"]
-    first = learn_task(params, task, pack, hardware, None, None, None)
+    task, pack = params.tasks[0], {"train": packs["heavy"]}
+    first = learn_task(params, task, pack, hardware, None)
 
-    def measured(state: Any) -> Consolidated:
-        return consolidate_task(params, task, pack, hardware, first.network, first.trace, None, None, state)
+    def measured(state: Any) -> Carried:
+        return consolidate_task(params, task, pack, hardware, first, state)
 
     undisturbed = measured(NOT_KEPT)
     with pytest.raises(KilledError):

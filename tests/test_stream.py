@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -14,28 +14,20 @@ from derain.compute.hardware import Hardware
 from derain.data.pack import Pack
 from derain.params import Params
 from derain.strategies import nr
-from derain.stream import Consolidated, Learned, learn_stream, learn_task
+from derain.stream import Carried, learn_stream, learn_task
 from derain.training import masks
 from derain.training.learn import training_step
-from derain.training.micro_batches import MicroBatches
-from derain.training.trace import Trace
 from derain.types import NumericError, Task
+from tests.conftest import NEGATIVE_SSIM, by_role, learner_of
 
-Stream = list[tuple[Task, dict[str, torch.Tensor], Consolidated]]
+Stream = list[tuple[Task, Mapping[str, torch.Tensor], Carried]]
 
 
 def run(params: Params, packs: dict[str, Pack], hardware: Hardware, **strategy: Any) -> Stream:
     """The stream's weights and masks after each task, with changed values of the NR section."""
     sections = params.sections | {"nr": params.sections["nr"] | strategy}
-    return list(_copied(learn_stream(params.model_copy(update={"sections": sections}), packs, hardware)))
-
-
-def _copied(
-    stream: Iterator[tuple[Task, Learned, Consolidated]],
-) -> Iterator[tuple[Task, dict[str, Any], Consolidated]]:
-    for task, learned, consolidated in stream:
-        weights = {name: weight.detach().clone() for name, weight in learned.network.named_parameters()}
-        yield task, weights, consolidated
+    stream = learn_stream(params.model_copy(update={"sections": sections}), by_role(packs), hardware)
+    return [(task, carried.weights, carried) for task, carried in stream]
 
 
 def as_strategy(params: Params, name: str) -> Params:
@@ -103,6 +95,7 @@ def test_a_consolidated_weight_that_moves_is_noticed(
     tiny_params: Params, packs: dict[str, Pack], hardware: Hardware, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nr.Strategy, "before_step", lambda self, network: None)
+    monkeypatch.setattr(nr.Strategy, "after_step", lambda self, network: None)
     with pytest.raises(NumericError, match="has moved"):
         run(tiny_params, packs, hardware)
 
@@ -120,14 +113,15 @@ def test_the_teacher_is_the_former_self_and_the_loss_that_of_equation_7(
     tiny_params: Params, hardware: Hardware
 ) -> None:
     torch.manual_seed(0)
-    network = plugins.load_plugin("backbones", "prenet").build(tiny_params.section("backbones"))
-    strategy = nr.Strategy(tiny_params.section("strategies"), masks.nothing_consolidated(network), hardware, {})
+    network = plugins.load("backbones", "prenet").build(tiny_params.section("backbones"))
+    strategy = nr.Strategy(
+        tiny_params.section("strategies"), masks.nothing_consolidated(network), hardware, {}, NEGATIVE_SSIM
+    )
     strategy.before_task(network)
     batch = _batch()
     alike = strategy.extra_losses(batch, network(batch.rainy))
     assert alike["distillation"].item() == pytest.approx(-0.8, abs=1e-5), "lambda times -SSIM of equal pictures"
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
-    losses = training_step(network, batch, strategy, optimizer, hardware, MicroBatches(), Trace(network))
+    losses = training_step(learner_of(network, strategy, hardware, lr=1e-2), batch)
     assert set(losses) == {"supervised", "distillation"}
     assert strategy.extra_losses(batch, network(batch.rainy))["distillation"].item() > -0.8
     assert all(weight.grad is None for weight in strategy.teacher.parameters())
@@ -144,8 +138,9 @@ def test_a_loss_that_is_no_number_stops_and_names_the_batch(
     tiny_params: Params, packs: dict[str, Pack], hardware: Hardware
 ) -> None:
     task = tiny_params.tasks[1]
-    network = plugins.load_plugin("backbones", "prenet").build(tiny_params.section("backbones"))
+    network = plugins.load("backbones", "prenet").build(tiny_params.section("backbones"))
     weights = network.state_dict()
     weights["conv.0.bias"] = torch.full((3,), float("nan"))
+    before = Carried(weights, masks.nothing_consolidated(network))
     with pytest.raises(NumericError, match=r"task1, epoch 1: a loss or gradient is not finite .* picture\d.*train\.lr"):
-        learn_task(tiny_params, task, packs["medium"], hardware, weights, masks.nothing_consolidated(network), None)
+        learn_task(tiny_params, task, {"train": packs["medium"]}, hardware, before)

@@ -14,9 +14,10 @@ from derain import params
 from derain.compute.hardware import Hardware, choose
 from derain.data.pack import Pack
 from derain.evaluation.evaluate import evaluate
-from derain.stream import learn_stream
+from derain.stream import learn_stream, network_of
 from derain.studies import comparison, variants
 from experiments import study, tune
+from tests.conftest import by_role
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -45,7 +46,7 @@ def profile(tmp_path: Path) -> Path:
         "tests": {"first": "learned", "second": "learned"},
         "prenet": {"channels": 4, "stages": 2, "blocks": 1},
     }
-    content["train"] |= {"epochs": 2, "steps_per_epoch": 2, "batch": 2, "patch": 16, "milestones": [1]}
+    content["train"] |= {"epochs": 2, "steps_per_epoch": 2, "batch": 2, "patch": 16}
     content["nr"] |= {"samples": 3}
     path = tmp_path / "params.yaml"
     path.write_text(yaml.safe_dump(content))
@@ -94,14 +95,14 @@ def test_a_study_is_recorded_run_by_run_and_goes_on_where_it_was_interrupted(
 
 def test_a_run_gives_the_numbers_of_the_stream_by_itself(profile: Path, tmp_path: Path, hardware: Hardware) -> None:
     settings = params.load(profile)
-    runs = study.Seed(choose("cpu", "fp32", threads=1), tmp_path / "packs")
+    runs = study.Seed(choose("cpu", "fp32", threads=1), study.PackedSets(tmp_path / "packs"))
     found = runs.run(settings)
     packs = {name: Pack.open(tmp_path / "packs" / name, "train") for name in settings.datasets}
     test = Pack.open(tmp_path / "packs/first", "test")
-    learned = learn_stream(settings, packs, hardware)
+    learned = learn_stream(settings, by_role(packs), hardware)
     stored = 0
-    for (task, network, left), after in zip(learned, found.after.values(), strict=True):
-        column, _ = evaluate(test, {task.name: network.network.eval()}, hardware, shown=0)
+    for (task, left), after in zip(learned, found.after.values(), strict=True):
+        column, _ = evaluate(test, {task.name: network_of(settings, left)}, hardware, shown=0)
         mean = np.mean([value.psnr for value in column[task.name]["matlab-y"].values()])
         assert after.psnr["first"] == pytest.approx(mean, abs=1e-4)
         stored = left.stored
@@ -112,7 +113,9 @@ def test_a_run_gives_the_numbers_of_the_stream_by_itself(profile: Path, tmp_path
 @pytest.mark.parametrize("name", ["si", "replay", "nr-rank-all-twice", "nr-alpha_l-0.002"])
 def test_a_beginning_that_is_shared_changes_no_number(profile: Path, tmp_path: Path, name: str) -> None:
     base = params.content(profile)
-    shared, alone = (study.Seed(choose("cpu", "fp32", threads=1), tmp_path / folder) for folder in ("one", "other"))
+    shared, alone = (
+        study.Seed(choose("cpu", "fp32", threads=1), study.PackedSets(tmp_path / folder)) for folder in ("one", "other")
+    )
     asked = params.of(variants.catalogue(base)[name].content)
     shared.run(params.of(base))
     assert shared.run(asked) == alone.run(asked)
@@ -120,7 +123,7 @@ def test_a_beginning_that_is_shared_changes_no_number(profile: Path, tmp_path: P
 
 def test_runs_of_other_first_tasks_share_none(profile: Path, tmp_path: Path) -> None:
     base = params.content(profile)
-    runs = study.Seed(choose("cpu", "fp32", threads=1), tmp_path / "packs")
+    runs = study.Seed(choose("cpu", "fp32", threads=1), study.PackedSets(tmp_path / "packs"))
     variant = variants.catalogue(base)["alone-first"]
     whole, alone = (runs.run(params.of(content)).after["task0: first"] for content in (base, variant.content))
     assert whole != alone, "alone it learns for as many steps as the stream has"

@@ -49,10 +49,10 @@ def settings(**changes: Any) -> Params:
             "batch": 1,
             "micro_batch": None,
             "patch": 16,
-            "milestones": [1],
-            "gamma": 0.2,
         },
         "backbone": "prenet",
+        "objective": "negative_ssim",
+        "recipe": "adam_multistep",
         "strategy": "nr",
         "sections": {"prenet": {"channels": 4, "stages": 2, "blocks": 1}, "nr": {"alpha_l": 0.008}},
     }

@@ -46,7 +46,9 @@ class Folder:
         torch.manual_seed(0)
         network = networks.build_network(settings.backbone, section)
         for task in ("task0", "task1"):
-            networks.save_network(paths.model(task), network, settings.backbone, section, {"kind": "model"})
+            networks.save_network(
+                paths.model(task), network.state_dict(), settings.backbone, section, {"kind": "model"}
+            )
             artifacts.save(paths.mask(task), masks.nothing_consolidated(network), {"kind": "mask"})
             artifacts.save(paths.memory(task), {}, {"kind": "memory"})
             artifacts.save(paths.trace(task), Trace(network).tensors(network), {"kind": "trace"})
@@ -56,8 +58,8 @@ class Folder:
 def small_folder() -> Iterator[Folder]:
     """A temporary folder to work in, with the packs of the sets heavy and light and a cache of its own."""
     demo, before, threads = params.PARAMS_FILE.read_text(), Path.cwd(), torch.get_num_threads()
-    for strategy in plugins.plugins("strategies"):  # the code that is loaded is part of a state's fingerprint
-        plugins.load_plugin("strategies", strategy)
+    for strategy in plugins.names("strategies"):  # the code that is loaded is part of a state's fingerprint
+        plugins.load("strategies", strategy)
     with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, DERAIN_CACHE=f"{folder}/cache"):
         os.chdir(folder)
         console.out.quiet = console.err.quiet = True

@@ -24,7 +24,7 @@ _TINY: dict[str, Any] = {
     "tests": {"heavy": "learned", "light": "learned", "unseen": "unseen"},
     "prenet": {"channels": 4, "stages": 2, "blocks": 1},
 }
-_TINY_TRAIN = {"milestones": [2, 4], "batch": 2, "patch": 32}
+_TINY_TRAIN = {"batch": 2, "patch": 32}
 
 HALF_WRITTEN = re.compile(r"RWLock-file .* corrupted|dvc\.lock' (validation failed|is invalid)|YAML file structure")
 

@@ -42,7 +42,7 @@ SMALL = {
     "train.steps_per_epoch": 2,
     "train.batch": 2,
     "train.patch": 16,
-    "train.milestones": [2],
+    "adam_multistep.milestones": [0.4],
     "nr.samples": _STEPS,
 }
 """Parameters of a training of ten steps."""

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from derain import plugins
+from derain.plugins import Selected
 from derain.types import DEVICES, ParamsError, Task
 
 PARAMS_FILE = Path("params.yaml")
@@ -125,25 +126,17 @@ class Train(Section):
     # Left out of what is written while it is null: then it changes nothing.
     micro_batch: Annotated[Count | None, Field(exclude_if=lambda size: size is None)]
     patch: Annotated[int, Field(ge=11)]
-    milestones: list[Count]
-    gamma: Annotated[float, Field(gt=0, le=1)]
 
-    @field_validator("milestones")
-    @classmethod
-    def _increasing(cls, milestones: list[int]) -> list[int]:
-        if milestones != sorted(set(milestones)):
-            raise ValueError("the epochs must increase")
-        return milestones
 
-    @model_validator(mode="after")
-    def _within(self) -> Train:
-        if self.milestones and self.milestones[-1] >= self.epochs:
-            raise ValueError(f"the last milestone ({self.milestones[-1]}) must lie below epochs ({self.epochs})")
-        return self
+class Start(Section):
+    """Files that a stream starts from: a model, and the mask of what is consolidated of it."""
+
+    model: str
+    mask: str | None = None
 
 
 class Params(Section):
-    """All of params.yaml. The sections of backbones and strategies are checked by their own files (`section`).
+    """All of params.yaml. The sections of plug-ins are checked by their own files (`section`).
 
     `launch` is for dvc.yaml alone: what stands before `-m stages.NAME` in the commands of the stages that compute.
     """
@@ -155,13 +148,21 @@ class Params(Section):
     launch: Annotated[str, Field(pattern=r"\S")]
     data: Data
     datasets: Annotated[dict[Name, DataSet], Field(min_length=1)]
+    start: Start | None = None
     task0: FirstTask
     stream: dict[str, LaterTask]
     tests: Annotated[dict[Name, Literal["learned", "unseen"]], Field(min_length=1)]
     train: Train
     backbone: Name
+    objective: Name
+    recipe: Name
     strategy: Name
     sections: dict[str, dict[str, Any]]
+
+    @field_validator("start", mode="before")
+    @classmethod
+    def _of_a_model(cls, start: object) -> object:
+        return {"model": start} if isinstance(start, str) else start
 
     @field_validator("stream")
     @classmethod
@@ -194,14 +195,18 @@ class Params(Section):
                 return task
         raise ParamsError(f"task {key!r} is not in the stream of params.yaml. Allowed: {_keys_of(self.tasks)}.")
 
-    def section(self, kind: Literal["backbones", "strategies"]) -> Any:
-        """The selected backbone's or strategy's own section, checked by the `Params` of its file."""
-        name = self.backbone if kind == "backbones" else self.strategy
-        return _read(plugins.load_plugin(kind, name).Params, self.sections.get(name, {}), f"{name}.")
+    def selected(self, kind: Selected) -> str:
+        """The name of the plug-in of that kind that is selected."""
+        return str(getattr(self, plugins.KEYS[kind]))
+
+    def section(self, kind: Selected) -> Any:
+        """The selected plug-in's own section, checked by the `Params` of its file."""
+        name = self.selected(kind)
+        return _read(plugins.load(kind, name).Params, self.sections.get(name, {}), f"{name}.")
 
 
 def load(path: Path = PARAMS_FILE) -> Params:
-    """Reads and checks params.yaml. The sections of strategies and backbones are checked when they are asked for."""
+    """Reads and checks params.yaml. The sections of plug-ins are checked when they are asked for."""
     return of(content(path), str(path))
 
 
@@ -230,7 +235,7 @@ def parse(text: str, name: str) -> dict[str, Any]:
 
 def of(content: Mapping[str, Any], name: str = "params.yaml") -> Params:
     """The checked parameters of a params.yaml's content; see `load`."""
-    names = {*plugins.plugins("backbones"), *plugins.plugins("strategies")}
+    names = {name for kind in plugins.SELECTED for name in plugins.names(kind)}
     sections = {key: value or {} for key, value in content.items() if key in names}
     others = {key: value for key, value in content.items() if key not in names}
     unknown = set(others) - set(Params.model_fields)
@@ -244,10 +249,10 @@ def of(content: Mapping[str, Any], name: str = "params.yaml") -> Params:
 def check(path: Path = PARAMS_FILE) -> Params:
     """Reads params.yaml and checks every section of it, the unselected ones too."""
     params = load(path)
-    for kind in ("backbones", "strategies"):
-        for name in plugins.plugins(kind):
+    for kind in plugins.SELECTED:
+        for name in plugins.names(kind):
             if name in params.sections:
-                _read(plugins.load_plugin(kind, name).Params, params.sections[name], f"{name}.")
+                _read(plugins.load(kind, name).Params, params.sections[name], f"{name}.")
         params.section(kind)
     return params
 

@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from derain.types import ParamsError
 
+Kind = Literal["backbones", "objectives", "recipes", "strategies", "sources"]
+Selected = Literal["backbones", "objectives", "recipes", "strategies"]
 
-def load_plugin(kind: Literal["backbones", "strategies"], name: str) -> Any:
+KEYS: Mapping[Kind, str] = {
+    "backbones": "backbone",
+    "objectives": "objective",
+    "recipes": "recipe",
+    "strategies": "strategy",
+    "sources": "source",
+}
+"""The folders of plug-ins, and the key of params.yaml that names one of each folder's files."""
+
+SELECTED: tuple[Selected, ...] = ("backbones", "objectives", "recipes", "strategies")
+"""The kinds of which params.yaml selects one, which has a section there that bears its name."""
+
+
+def file(kind: Kind, name: str) -> Path:
+    """The file of a plug-in, which need not be there."""
+    return Path(__file__).parent / kind / f"{name}.py"
+
+
+def names(kind: Kind) -> list[str]:
+    """The names of a folder's plug-ins: its files but those that begin with an underscore."""
+    return sorted(path.stem for path in file(kind, "_").parent.glob("[!_]*.py"))
+
+
+def load(kind: Kind, name: str) -> Any:
     """Imports src/derain/<kind>/<name>.py; ParamsError where there is no such file."""
-    if name not in plugins(kind):
-        raise ParamsError(
-            f"params.yaml: {kind_key(kind)}: no file {kind}/{name}.py. Allowed: {', '.join(plugins(kind))}."
-        )
+    if name not in names(kind):
+        raise ParamsError(f"params.yaml: {KEYS[kind]}: no file {kind}/{name}.py. Allowed: {', '.join(names(kind))}.")
     return importlib.import_module(f"derain.{kind}.{name}")
-
-
-def kind_key(kind: str) -> str:
-    """The key of params.yaml that selects one of a folder's files."""
-    return {"backbones": "backbone", "strategies": "strategy"}[kind]
-
-
-def plugins(kind: Literal["backbones", "strategies"]) -> list[str]:
-    """The names of the files of src/derain/<kind>, without those that begin with an underscore."""
-    return sorted(file.stem for file in (Path(__file__).parent / kind).glob("[!_]*.py"))

@@ -5,144 +5,232 @@ The stages of the pipeline call `learn_task` and `consolidate_task` one by one; 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from derain import plugins
 from derain.compute.hardware import Hardware
-from derain.disk.networks import build_network
+from derain.disk import artifacts, networks
 from derain.params import Params
-from derain.plugins import load_plugin
-from derain.training import crops, masks
-from derain.training.checkpoint import History
-from derain.training.learn import learn
+from derain.training import crops, cuda_graphs, masks
+from derain.training.checkpoint import History, finite
+from derain.training.crops import Crops, Packs
+from derain.training.learn import Learner, learn
 from derain.training.masks import Mask
+from derain.training.objective import Objective
+from derain.training.recipe import Recipe
 from derain.training.resume import NOT_KEPT, State
 from derain.training.strategy import Done, Memory, Strategy
 from derain.training.strategy import Params as NoParams
-from derain.types import NumericError, Task
+from derain.training.trace import Trace
+from derain.types import DataError, NumericError, ParamsError, Task
 
-if TYPE_CHECKING:
-    from derain.data.pack import Pack
-
-
-class Learned(NamedTuple):
-    """A network after a task, the losses of each epoch, and the training's trace (`Trace.tensors`)."""
-
-    network: nn.Module
-    history: History
-    trace: Mapping[str, Tensor]
+Tensors = Mapping[str, Tensor]
 
 
-class Consolidated(NamedTuple):
-    """What is left of a task: the cumulative mask, the strategy's memory, and how many bytes are stored.
+@dataclass(frozen=True, eq=False)
+class Carried:
+    """What is carried from one task to the next, on the CPU.
 
-    `facts` are about the mask: P(n), fractions newly and in all consolidated.
+    Attributes:
+        weights: the network's `state_dict`: weights, and buffers if it has some.
+        mask: what is consolidated, of this task and all before it.
+        memory: what the strategy stores beside.
+        objective: the `state_dict` of the objective.
+        trace: what the last training left to be known of its way (`Trace.tensors`).
+        own: the strategy's own tensors at its end (`Strategy.state_dict`).
+        history: its mean losses by epoch.
+        facts: about the mask: P(n), fractions newly and in all consolidated.
+        stored: bytes that the strategy keeps beside the network.
     """
 
+    weights: Tensors
     mask: Mask
-    memory: Memory
-    stored: int
-    facts: dict[str, Any]
+    memory: Memory = field(default_factory=dict)
+    objective: Tensors = field(default_factory=dict)
+    trace: Tensors = field(default_factory=dict)
+    own: Tensors = field(default_factory=dict)
+    history: History = field(default_factory=list)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    stored: int = 0
 
 
 def learn_task(
-    params: Params,
-    task: Task,
-    pack: Pack,
-    hardware: Hardware,
-    before: Mapping[str, Tensor] | None,
-    mask: Mask | None,
-    memory: Memory | None,
-    state: State = NOT_KEPT,
-) -> Learned:
-    """Learns a task from what is there after the task before; the first one from random weights.
+    params: Params, task: Task, packs: Packs, hardware: Hardware, before: Carried | None, state: State = NOT_KEPT
+) -> Carried:
+    """Learns a task from what is carried to it; from random weights where nothing is.
 
     Random weights are a function of the seed alone. Where the `state` holds something, goes on from there.
+
+    Raises:
+        NumericError: a loss, gradient or weight is not finite.
+        ParamsError: the objective needs unlabelled pictures that the task's set has not got.
     """
-    torch.manual_seed(params.seed)
-    network = build_network(params.backbone, params.section("backbones"))
-    if before is not None:
-        network.load_state_dict(dict(before))
-    network.to(hardware.device)
-    epoch = crops.of_epoch(pack, params.train, params.seed, task.position, 0, hardware.device)
+    network, objective = _built(params, hardware, before)
+    if objective.unlabelled and "unlabelled" not in packs:
+        raise ParamsError(
+            f"params.yaml: objective: {params.objective} learns from rainy pictures without clean ones too, and the "
+            f"data set {task.dataset!r} of {task.name} has none. Give it some, or choose another objective."
+        )
+    epoch = crops.of_epoch(packs, objective.unlabelled, params.train, params.seed, task.position, 0, hardware.device)
     hardware = hardware.for_steps(params.train.epochs * len(epoch))
-    earlier = mask or masks.nothing_consolidated(network)
-    # All strategies of the paper train the first task alike (Fig. 3a), so that it is trained once for all of them.
-    first = Strategy(NoParams(), earlier, hardware, {})
-    strategy = first if before is None else _strategy(params, earlier, hardware, memory)
-    history, trace = learn(network, task, pack, strategy, params.train, params.seed, hardware, state)
-    if not all(bool(weight.isfinite().all()) for weight in network.parameters()):
+    if before is None:
+        # All strategies of the paper train the first task alike (Fig. 3a), so that it is trained once for all of them.
+        strategy = Strategy(NoParams(), masks.nothing_consolidated(network), hardware, {}, objective)
+    else:
+        strategy = _strategy(params, before, hardware, objective)
+    micro_batches = cuda_graphs.micro_batches(params.train.micro_batch, network, objective, hardware)
+    recipe: Recipe = plugins.load("recipes", params.recipe).Recipe(
+        params.section("recipes"), params.train.lr, params.train.epochs, len(epoch)
+    )
+    optimizer = recipe.optimizer([*network.parameters(), *objective.parameters()], fused=hardware.is_gpu)
+    learner = Learner(network, objective, strategy, recipe, optimizer, hardware, micro_batches, Trace(network))
+    history, trace = learn(learner, task, packs, params.train, params.seed, state)
+    if not finite(network.state_dict()):
         raise NumericError(f"{task.name}: a weight is not finite. Nothing was written. Try a smaller train.lr.")
-    return Learned(network, history, trace)
+    return Carried(
+        weights=_kept(network.state_dict()),
+        mask=before.mask if before else masks.nothing_consolidated(network),
+        memory=before.memory if before else {},
+        objective=_kept(objective.state_dict()),
+        trace=_kept(trace),
+        own=_kept(strategy.state_dict()),
+        history=history,
+    )
 
 
 def consolidate_task(
-    params: Params,
-    task: Task,
-    pack: Pack,
-    hardware: Hardware,
-    network: nn.Module,
-    trace: Mapping[str, Tensor],
-    mask: Mask | None,
-    memory: Memory | None,
-    state: State = NOT_KEPT,
-) -> Consolidated:
-    """What is left of a task, given what was left of the task before.
+    params: Params, task: Task, packs: Packs, hardware: Hardware, learned: Carried, state: State = NOT_KEPT
+) -> Carried:
+    """What is carried on from a task that is `learned`, which still has the mask and the memory of the tasks before.
 
     The mask is the union of the earlier tasks' and of what the strategy consolidates of this one (Fig. 3a, 3b). Where
     the `state` holds something, goes on from there.
     """
-    earlier = mask or masks.nothing_consolidated(network)
-    network.to(hardware.device)
-    strategy = _strategy(params, earlier, hardware, memory)
+    network, objective = _built(params, hardware, learned)
+    network.eval()
+    strategy = _strategy(params, learned, hardware, objective)
+    strategy.load_state_dict({name: tensor.to(hardware.device) for name, tensor in learned.own.items()})
 
-    def samples(count: int | None, one_by_one: bool) -> crops.Crops:
+    def samples(count: int | None, *, one_by_one: bool) -> Crops:
         batch = 1 if one_by_one else params.train.batch
-        return crops.for_importance(pack, params.train.patch, params.seed, task.position, count, batch, hardware.device)
+        patch, seed = params.train.patch, params.seed
+        return crops.for_importance(packs["train"], patch, seed, task.position, count, batch, hardware.device)
 
-    way = {name: part.to(hardware.device) for name, part in trace.items()}
-    kept = strategy.consolidate(Done(task, network, samples, way, state))
-    cumulative = masks.union(earlier, kept.mask)
+    trace = {name: part.to(hardware.device) for name, part in learned.trace.items()}
+    kept = strategy.consolidate(Done(task, network, samples, trace, state))
+    mask = masks.union(learned.mask, kept.mask)
     fractions = {
-        "fraction_chosen": masks.fraction(kept.mask),
-        "fraction_newly_consolidated": masks.fraction(cumulative) - masks.fraction(earlier),
-        "fraction_consolidated": masks.fraction(cumulative),
-        "fraction_free": 1 - masks.fraction(cumulative),
+        "fraction_chosen": masks.fraction(kept.mask) if kept.mask else 0.0,
+        "fraction_newly_consolidated": masks.fraction(mask) - masks.fraction(learned.mask),
+        "fraction_consolidated": masks.fraction(mask),
+        "fraction_free": 1 - masks.fraction(mask),
     }
-    former = network.parameters() if strategy.needs_former_weights else ()
-    stored = _bytes(kept.memory.values()) + masks.packed_bytes(cumulative) + _bytes(former)
-    return Consolidated(
-        cumulative, {name: part.cpu() for name, part in kept.memory.items()}, stored, {**kept.facts, **fractions}
-    )
+    former = learned.weights.values() if strategy.needs_former_weights else ()
+    stored = _bytes(kept.memory.values()) + masks.packed_bytes(mask) + _bytes(former)
+    return replace(learned, mask=mask, memory=_kept(kept.memory), facts={**kept.facts, **fractions}, stored=stored)
 
 
-def _bytes(tensors: Iterable[Tensor]) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+def learn_stream(
+    params: Params,
+    packs: Callable[[str], Packs],
+    hardware: Hardware,
+    reached: MutableMapping[str, Carried] | None = None,
+) -> Iterator[tuple[Task, Carried]]:
+    """The whole stream in one process: what each task carries on.
+
+    Args:
+        packs: a data set's packs by role, given its name.
+        reached: what earlier streams have come to, which grows with this one: where two begin alike, that is learned
+            once. The first task is learned alike under all strategies.
+    """
+    reached = {} if reached is None else reached
+
+    carried = started_from(params)
+    for number, task in enumerate(params.tasks, start=1):
+        learned_alike = "learned " + _beginning(params, number, for_all_strategies=carried is None)
+        carried_alike = "carried " + _beginning(params, number)
+        if learned_alike not in reached:
+            reached[learned_alike] = learn_task(params, task, packs(task.dataset), hardware, carried)
+        if carried_alike not in reached:
+            learned = reached[learned_alike]
+            reached[carried_alike] = consolidate_task(params, task, packs(task.dataset), hardware, learned)
+        carried = reached[carried_alike]
+        yield task, carried
 
 
-def _strategy(params: Params, earlier: Mask, hardware: Hardware, memory: Memory | None) -> Strategy:
-    """The selected strategy, with what is left of earlier tasks."""
-    strategy: Strategy = load_plugin("strategies", params.strategy).Strategy(
-        params.section("strategies"), earlier, hardware, memory or {}
+def _beginning(params: Params, tasks: int, for_all_strategies: bool = False) -> str:
+    """All that decides what a stream comes to after so many tasks."""
+    kinds = [kind for kind in plugins.SELECTED if not (kind == "strategies" and for_all_strategies)]
+    sets = [params.datasets[task.dataset] for task in params.tasks[:tasks]]
+    sections = [(kind, params.selected(kind), params.section(kind)) for kind in kinds]
+    return repr((params.tasks[:tasks], sets, params.data, params.seed, params.train, params.start, sections))
+
+
+def network_of(params: Params, carried: Carried) -> nn.Module:
+    """The network with the weights that are carried, in evaluation mode."""
+    network = networks.build_network(params.backbone, params.section("backbones"))
+    network.load_state_dict(dict(carried.weights))
+    return network.eval()
+
+
+def started_from(params: Params) -> Carried | None:
+    """What the stream starts from, where params.yaml names a file (`start`): weights, and what of them is consolidated.
+
+    Raises:
+        DataError: a file is missing, damaged, of another network, or no mask of this network.
+    """
+    if params.start is None:
+        return None
+    path = Path(params.start.model)
+    weights = networks.load_network(path).state_dict()
+    network = networks.check_weights(params.backbone, params.section("backbones"), weights, path)
+    if not finite(weights):
+        raise DataError(f"{path} is damaged: it holds weights that are not finite. Train or fetch it again.")
+    mask = masks.nothing_consolidated(network)
+    if params.start.mask is not None:
+        mask = _mask_in(Path(params.start.mask), mask)
+    return Carried(_kept(weights), mask)
+
+
+def _mask_in(path: Path, expected: Mask) -> Mask:
+    mask, _ = artifacts.load(path)
+    if {name: part.shape for name, part in mask.items()} != {name: part.shape for name, part in expected.items()}:
+        raise DataError(f"{path} is no mask of this network: its names or shapes differ. Use the one beside the model.")
+    if any(part.dtype != torch.bool for part in mask.values()):
+        raise DataError(f"{path} is no mask: it holds other values than true and false.")
+    return mask
+
+
+def _built(params: Params, hardware: Hardware, carried: Carried | None) -> tuple[nn.Module, Objective]:
+    """The selected network and objective, with what is carried to them, on the device."""
+    torch.manual_seed(params.seed)
+    network = networks.build_network(params.backbone, params.section("backbones"))
+    objective: Objective = plugins.load("objectives", params.objective).Objective(params.section("objectives"))
+    if carried is not None:
+        network.load_state_dict(dict(carried.weights))
+        if carried.objective:
+            objective.load_state_dict(dict(carried.objective))
+    return network.to(hardware.device), objective.to(hardware.device)
+
+
+def _strategy(params: Params, carried: Carried, hardware: Hardware, objective: Objective) -> Strategy:
+    """The selected strategy, with what is carried from earlier tasks."""
+    strategy: Strategy = plugins.load("strategies", params.strategy).Strategy(
+        params.section("strategies"), carried.mask, hardware, carried.memory, objective
     )
     return strategy
 
 
-def learn_stream(
-    params: Params, packs: Mapping[str, Pack], hardware: Hardware
-) -> Iterator[tuple[Task, Learned, Consolidated]]:
-    """The whole stream in one process; `packs` are the training splits by data set."""
-    weights: Mapping[str, Tensor] | None = None
-    mask: Mask | None = None
-    memory: Memory | None = None
-    for task in params.tasks:
-        learned = learn_task(params, task, packs[task.dataset], hardware, weights, mask, memory)
-        consolidated = consolidate_task(
-            params, task, packs[task.dataset], hardware, learned.network, learned.trace, mask, memory
-        )
-        weights = {name: tensor.detach().cpu().clone() for name, tensor in learned.network.state_dict().items()}
-        mask, memory = consolidated.mask, consolidated.memory
-        yield task, learned, consolidated
+def _kept(tensors: Tensors) -> dict[str, Tensor]:
+    """Copies on the CPU."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -54,7 +54,7 @@ def from_published(weights: Mapping[str, Tensor]) -> PReNet:
 
 
 class PReNet(nn.Module):
-    """Rainy pictures (N, 3, H, W) in [0, 1] of any size to `Restored`, with one estimate a stage."""
+    """Rainy pictures (N, 3, H, W) in [0, 1] of any size to `Restored`: the last stage's estimate."""
 
     def __init__(self, channels: int, stages: int, blocks: int) -> None:
         super().__init__()
@@ -77,7 +77,6 @@ class PReNet(nn.Module):
         residual_blocks = [self.get_submodule(f"res_conv{block}") for block in range(1, self.blocks + 1)]
         gate_weight, gate_bias = self._gates()
         estimate, memory = rainy, None
-        estimates = []
         for _ in range(self.stages):
             features = self.conv0(torch.cat((rainy, estimate), dim=1))
             memory = self._remember(features, memory, gate_weight, gate_bias)
@@ -87,8 +86,7 @@ class PReNet(nn.Module):
                 # Later sums are of two non-negative terms: there ReLU changes neither value nor gradient.
                 restored = restored.relu_() if number == 0 else restored
             estimate = self.conv(restored) + rainy
-            estimates.append(estimate)
-        return Restored(estimate, tuple(estimates))
+        return Restored(estimate)
 
     def _gates(self) -> tuple[Tensor, Tensor]:
         """The gates as one convolution, in the order i, g, o, f; g is doubled, since tanh(x) = 2 sigmoid(2x) - 1."""

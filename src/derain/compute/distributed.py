@@ -12,7 +12,7 @@ Alone (not under torchrun, or under it with one process) nothing here communicat
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -103,14 +103,24 @@ def own(batch: Batch) -> Batch:
     count = len(batch.rainy)
     start, stop = (count * number // size() for number in (rank(), rank() + 1))
     part = slice(start, max(stop, start + 1))
-    return Batch(batch.rainy[part], batch.clean[part], batch.share * ((stop - start) / count))
+    return batch.part(part)._replace(share=batch.share * ((stop - start) / count))
 
 
-def add_up(network: nn.Module, losses: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+def share_buffers(modules: Iterable[nn.Module]) -> None:
+    """Gives all processes the main one's buffers (running statistics), in place, as DistributedDataParallel does."""
+    if size() == 1:
+        return
+    with _lost():
+        for module in modules:
+            for buffer in module.buffers():
+                dist.broadcast(buffer, src=0)
+
+
+def add_up(weights: Sequence[nn.Parameter], losses: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """Adds up the gradients, in place, and the losses of all processes, each of them weighted by its share before."""
     if size() == 1:
         return losses
-    gradients = [weight.grad for weight in network.parameters() if weight.grad is not None]
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
     tensors = [*gradients, *losses.values()]
     flat = _flat(tensors)
     with _lost():

@@ -111,6 +111,11 @@ class Pack:
             raise _damaged(path)
         return cls(path, manifest)
 
+    @staticmethod
+    def is_there(folder: Path, split: str) -> bool:
+        """Whether a split was packed there."""
+        return _paths(folder, split)[0].exists()
+
     def __len__(self) -> int:
         return len(self._table)
 

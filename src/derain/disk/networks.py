@@ -7,28 +7,47 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from derain import plugins
 from derain.disk.artifacts import load, save
-from derain.plugins import load_plugin
 from derain.types import DataError, DerainError
 
 _PATIENCE = 60.0
 """Seconds for a stranger's checkpoint, the start of torch on a busy machine included."""
 
 
+_OBJECTIVE = "objective/"
+"""Before the names of an objective's tensors; no module's name holds a slash."""
+
+
 def build_network(backbone: str, section: Any) -> nn.Module:
     """The backbone of that name, from the `Params` of its file."""
-    return cast(nn.Module, load_plugin("backbones", backbone).build(section))
+    return cast(nn.Module, plugins.load("backbones", backbone).build(section))
 
 
-def save_network(path: Path, network: nn.Module, backbone: str, section: Any, made_by: Mapping[str, Any]) -> None:
-    """Writes a network's weights with all that is needed to build it again."""
-    save(path, network.state_dict(), {"backbone": backbone, backbone: section.model_dump(), **made_by})
+def save_network(
+    path: Path,
+    weights: Mapping[str, Tensor],
+    backbone: str,
+    section: Any,
+    made_by: Mapping[str, Any],
+    objective: Mapping[str, Tensor] = MappingProxyType({}),
+) -> None:
+    """Writes a network's weights with all that is needed to build it again, and beside them its objective's tensors."""
+    tensors = {**weights, **{_OBJECTIVE + name: tensor for name, tensor in objective.items()}}
+    save(path, tensors, {"backbone": backbone, backbone: section.model_dump(), **made_by})
+
+
+def parts_of(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """A file's tensors as those of the network and those of its objective."""
+    weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(_OBJECTIVE)}
+    return weights, {name.removeprefix(_OBJECTIVE): tensors[name] for name in tensors.keys() - weights.keys()}
 
 
 def load_network(path: Path | str, device: torch.device | str = "cpu") -> nn.Module:
@@ -43,14 +62,14 @@ def load_network(path: Path | str, device: torch.device | str = "cpu") -> nn.Mod
     if path.suffix in {".pth", ".pt"}:
         weights = _read_published(path)
         try:
-            network = load_plugin("backbones", "prenet").from_published(weights)
+            network = plugins.load("backbones", "prenet").from_published(weights)
         except DataError as error:
             raise DataError(f"{path}: {error}") from None
     else:
         weights, made = load(path)
         if "backbone" not in made:
             raise DataError(f"{path} holds no network but {made.get('kind', 'something else')}.")
-        network = _described(path, made, weights)
+        network = _described(path, made, parts_of(weights)[0])
     return cast(nn.Module, network.to(device).eval().requires_grad_(False))
 
 
@@ -58,7 +77,7 @@ def _described(path: Path, made: Mapping[str, Any], weights: Mapping[str, Tensor
     """The network that a file says it holds, with its weights."""
     name = made["backbone"]
     try:
-        plugin = load_plugin("backbones", name)
+        plugin = plugins.load("backbones", name)
         section = plugin.Params(**made[name])
     except (DerainError, ValueError, TypeError, KeyError):
         raise DataError(f"{path} holds a network that this version does not know ({str(name)[:80]!r}).") from None
@@ -70,10 +89,11 @@ def _described(path: Path, made: Mapping[str, Any], weights: Mapping[str, Tensor
     return network
 
 
-def load_weights(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-    """Copies weights into a network of the same names and shapes; DataError names the first that differs."""
+def check_weights(backbone: str, section: Any, weights: Mapping[str, Tensor], path: Path) -> nn.Module:
+    """The backbone of that name, for the weights of a file; DataError names the first that is none of its own."""
+    network = build_network(backbone, section)
     _check_shapes(network, weights, path)
-    network.load_state_dict(dict(weights))
+    return network
 
 
 def _check_shapes(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:

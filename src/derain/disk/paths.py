@@ -7,6 +7,7 @@ from pathlib import Path
 
 DATA = Path("data")
 VALIDATED = DATA / "validated"
+START = VALIDATED / "start.safetensors"
 RESULTS = Path("results")
 SUMMARY = Path("metrics/summary.json")
 RECORDED = Path("metrics/recorded.json")

@@ -181,9 +181,11 @@ def after_of_csv(text: str) -> dict[str, ByTest]:
 def profile(params: Params) -> dict[str, Any]:
     """What two runs must share for their numbers to stand in one table: all but seed, strategy and hardware."""
     shared = params.model_dump(
-        mode="json", include={"train", "backbone", "data", "datasets", "task0", "stream", "tests"}
+        mode="json",
+        include={"train", "backbone", "objective", "recipe", "start", "data", "datasets", "task0", "stream", "tests"},
     )
-    return {**shared, params.backbone: params.sections.get(params.backbone, {})}
+    names = [params.selected(kind) for kind in ("backbones", "objectives", "recipes")]
+    return shared | {name: params.sections.get(name, {}) for name in names}
 
 
 def read(path: Path) -> Summary:

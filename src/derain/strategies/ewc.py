@@ -34,7 +34,8 @@ class Strategy(strategy.Anchored):
         return self.params.lambda_ewc * self.params.gamma / 2
 
     def importance(self, done: Done) -> Memory:
-        fisher = mean_squared_gradient(done.network, done.samples(self.params.samples, True), self.hardware, done.state)
+        crops = done.samples(self.params.samples, one_by_one=True)
+        fisher = mean_squared_gradient(done.network, crops, self.hardware, self.objective, done.state)
         return {
             name: self.params.gamma * self.memory[name] + part if self.memory else part for name, part in fisher.items()
         }

@@ -33,7 +33,6 @@ class Strategy(strategy.Anchored):
         return self.params.lambda_mas
 
     def importance(self, done: Done) -> Memory:
-        omega = mean_output_sensitivity(
-            done.network, done.samples(self.params.samples, True), self.hardware, done.state
-        )
+        crops = done.samples(self.params.samples, one_by_one=True)
+        omega = mean_output_sensitivity(done.network, crops, self.hardware, done.state)
         return {name: self.memory.get(name, 0) + part for name, part in omega.items()}

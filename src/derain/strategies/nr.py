@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from derain.params import Finite, Positive, Section
 from derain.training import importance, masks, strategy
-from derain.training.losses import negative_ssim
 from derain.training.strategy import Done, Kept
 from derain.types import Batch, Restored
 
@@ -54,14 +53,14 @@ class Strategy(strategy.Masked):
             return {}
         with torch.no_grad():
             remembered = self.hardware.forward(self.teacher, batch.rainy).derained
-        return {"distillation": self.params.lambda_kd * negative_ssim(restored.derained, remembered)}  # Eq. 7
+        return {"distillation": self.params.lambda_kd * self.objective.distance(restored.derained, remembered)}  # Eq. 7
 
     def consolidate(self, done: Done) -> Kept:
         if not self.params.consolidate:
-            return Kept(masks.nothing_consolidated(done.network))
+            return Kept()
         params = self.params
-        crops = done.samples(params.samples, params.gradient == "sample")
-        omega = importance.mean_absolute_gradient(done.network, crops, self.hardware, done.state)
+        crops = done.samples(params.samples, one_by_one=params.gradient == "sample")
+        omega = importance.mean_absolute_gradient(done.network, crops, self.hardware, self.objective, done.state)
         proportion = masks.consolidated_proportion(done.task.position, params.alpha_l, params.tau_s, params.tau_l)
         chosen = masks.most_important(omega, proportion, params.rank, self.mask)
         return Kept({name: part.cpu() for name, part in chosen.items()}, facts={"P(n)": proportion})

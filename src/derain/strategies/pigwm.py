@@ -1,7 +1,7 @@
 """PIGWM, Zhou et al., "Image De-raining via Continual Learning", CVPR 2021: what its released code does.
 
 The penalty of a parameter tensor is beta/2 * s + beta/2 * s^2 with s = sum Omega |theta - theta*|. Omega is the mean
-over batches of |d SSIM / d theta|, and over tasks the mean of theirs.
+over batches of |d L / d theta|, L the objective's distance (SSIM there), and over tasks the mean of theirs.
 
 Here Omega is measured in a pass over crops after the task, at its final weights; the released code takes the mean along
 the last epoch, before each step.
@@ -40,8 +40,7 @@ class Strategy(strategy.Anchored):
         return total + total.square()
 
     def importance(self, done: Done) -> Memory:
-        omega = mean_absolute_gradient(
-            done.network, done.samples(self.params.samples, False), self.hardware, done.state
-        )
+        crops = done.samples(self.params.samples, one_by_one=False)
+        omega = mean_absolute_gradient(done.network, crops, self.hardware, self.objective, done.state)
         before = done.task.position
         return {name: (self.memory.get(name, 0) * before + part) / (before + 1) for name, part in omega.items()}

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from derain.params import Count, Section
-from derain.training import masks, strategy
+from derain.training import strategy
 from derain.training.crops import to_tensor
 from derain.training.strategy import Done, Kept
 from derain.types import Batch
@@ -37,12 +37,12 @@ class Strategy(strategy.Strategy):
             return batch
         chosen = torch.from_numpy(draw.integers(0, len(self.memory["task"]), self.params.batch))
         rainy, clean = (to_tensor(self.memory[name][chosen.to(self.hardware.device)]) for name in ("rainy", "clean"))
-        return Batch(torch.cat((batch.rainy, rainy)), torch.cat((batch.clean, clean)))
+        return batch.joined(Batch(rainy, clean))
 
     def consolidate(self, done: Done) -> Kept:
         tasks = done.task.position + 1
         quotas = [_quota(self.params.buffer, position, tasks) for position in range(tasks)]
-        crops = done.samples(quotas[-1], False)
+        crops = done.samples(quotas[-1], one_by_one=False)
         rainy, clean = crops.pack.crops(crops.places, crops.patch)
         memory = {
             "rainy": torch.from_numpy(rainy),
@@ -52,7 +52,7 @@ class Strategy(strategy.Strategy):
         if self.memory:
             stay = self._stay(quotas)
             memory = {name: torch.cat((self.memory[name][stay].cpu(), part)) for name, part in memory.items()}
-        return Kept(masks.nothing_consolidated(done.network), memory)
+        return Kept(memory=memory)
 
     def _stay(self, quotas: list[int]) -> Tensor:
         """Which of the buffer's crops stay: the first ones of each earlier task, as many as it has places."""

@@ -12,6 +12,7 @@ from derain import params
 from derain.disk import paths
 from derain.evaluation import summary
 from derain.params import Params
+from derain.plugins import SELECTED
 from derain.studies import variants
 from derain.studies.comparison import RecordedRun, run_of
 from derain.studies.variants import Variant
@@ -66,8 +67,7 @@ def named(root: Path, name: str) -> str | None:
 
 def code_of(settings: Params) -> list[str]:
     """The files and folders whose code makes a run's numbers, as dvc.yaml has them."""
-    plugins = {"backbones": settings.backbone, "strategies": settings.strategy}
-    return [*_CODE, *(f"src/derain/{kind}/{name}.py" for kind, name in plugins.items())]
+    return [*_CODE, *(f"src/derain/{kind}/{settings.selected(kind)}.py" for kind in SELECTED)]
 
 
 def _run(root: Path, base: variants.Content, commit: str, day: str, variant: Variant, seed: int) -> RecordedRun:

@@ -139,10 +139,7 @@ def _alone(base: Content) -> Iterator[Variant]:
 
 def _single(base: Content, dataset: str) -> dict[str, Any]:
     times = 1 + len(base["stream"]) if base["train"]["steps_per_epoch"] else 1
-    train = {
-        "epochs": base["train"]["epochs"] * times,
-        "milestones": [epoch * times for epoch in base["train"]["milestones"]],
-    }
+    train = {"epochs": base["train"]["epochs"] * times}
     change = {"strategy": "si", "task0": {"dataset": dataset}, "train": train}
     return {**_merged(base, change), "stream": {}}
 

@@ -11,17 +11,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from derain.console import say
 from derain.training.resume import State
-from derain.training.trace import Trace
 from derain.types import NumericError
 
 History = list[dict[str, float]]
 
 
-class Progress:
+class Checkpoint:
     """The weights, optimizer, schedule, trace and losses so far, brought to where the `state` left them.
 
     Attributes:
@@ -31,23 +30,18 @@ class Progress:
 
     def __init__(
         self,
-        network: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        parts: Mapping[str, Any],
         schedule: torch.optim.lr_scheduler.LRScheduler,
-        trace: Trace,
+        device: torch.device,
         state: State,
     ) -> None:
+        """`parts` are all that steps change, by name, each with `state_dict` and `load_state_dict`."""
         self.history: History = []
         self.step = 0
         self._sums: Counter[str] = Counter()
-        self._network, self._schedule = network, schedule
-        self._device = next(network.parameters()).device
-        self._parts: dict[str, Any] = {
-            "network": network,
-            "optimizer": optimizer,
-            "schedule": schedule,
-            "trace": trace,
-        }
+        self._schedule = schedule
+        self._device = device
+        self._parts = {**parts, "schedule": schedule}
         self._state = state
         before = state.load()
         if before is not None:
@@ -57,25 +51,25 @@ class Progress:
         """Counts in one of an epoch's `steps`, ends the epoch with the last, and keeps the state where that is due."""
         self._sums.update(losses)
         self.step += 1
+        lr = float(self._schedule.get_last_lr()[0])
+        self._schedule.step()
         if self.step == steps:
-            self._end_epoch()
+            self._end_epoch(lr)
         self._state.step_done(self._content)
 
-    def _end_epoch(self) -> None:
+    def _end_epoch(self, lr: float) -> None:
         means = {name: total / self.step for name, total in self._sums.items()}
-        lr = float(self._schedule.get_last_lr()[0])
         self.history.append({"epoch": len(self.history) + 1, "lr": lr, **means})
-        self._schedule.step()
         self.step = 0
         self._sums.clear()
 
     def _content(self) -> bytes:
-        if not all(bool(weight.isfinite().all()) for weight in self._network.parameters()):
+        parts = {name: part.state_dict() for name, part in self._parts.items()}
+        if not finite(parts["network"]):
             raise NumericError(
                 f"a weight is not finite after {len(self.history)} epochs and {self.step} steps. Nothing was written. "
                 "Try a smaller train.lr or precision=fp32."
             )
-        parts = {name: part.state_dict() for name, part in self._parts.items()}
         loop = {"history": self.history, "step": self.step, "sums": dict(self._sums)}
         return to_bytes({**parts, "loop": loop, "random": self._random()})
 
@@ -94,6 +88,11 @@ class Progress:
         """The state of torch's random numbers, for backbones that draw some (dropout)."""
         states = [torch.get_rng_state()]
         return [*states, torch.cuda.get_rng_state(self._device)] if self._device.type == "cuda" else states
+
+
+def finite(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether all their values are finite."""
+    return all(bool(tensor.isfinite().all()) for tensor in tensors.values())
 
 
 def to_bytes(content: Mapping[str, Any]) -> bytes:

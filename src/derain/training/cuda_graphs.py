@@ -17,7 +17,8 @@ from derain.compute import distributed
 from derain.compute.hardware import Hardware
 from derain.console import in_one_line, warn
 from derain.training.micro_batches import MicroBatches, parts_of
-from derain.types import Batch, DerainError
+from derain.training.objective import Objective
+from derain.types import Batch, DerainError, ParamsError
 
 WARM_UP = 3
 """Steps of a shape that run as they are before they are captured: libraries and compilers set themselves up in them."""
@@ -28,11 +29,24 @@ _TOLERANCE = 1e-3
 T = TypeVar("T")
 
 
-def micro_batches(size: int | None, network: nn.Module, hardware: Hardware) -> MicroBatches:
-    """How a task's batches go through the network: captured on a GPU, step by step elsewhere."""
-    if hardware.is_gpu:
+def micro_batches(size: int | None, network: nn.Module, objective: Objective, hardware: Hardware) -> MicroBatches:
+    """How a task's batches go through the network: captured on a GPU, step by step elsewhere.
+
+    Raises:
+        ParamsError: `size` would split samples that are coupled.
+    """
+    buffers = [*network.buffers(), *objective.buffers()]
+    if getattr(network, "samples_coupled", False) or objective.samples_coupled:
+        if size is not None:
+            raise ParamsError(
+                f"params.yaml: train.micro_batch: {size} is not allowed. The samples of a batch are coupled (batch "
+                "normalization), so that it cannot be split: set it to null."
+            )
+        return MicroBatches(coupled=True, buffers=buffers)
+    # A capture runs its work more than once, and knows the gradients of the network alone.
+    if hardware.is_gpu and not buffers and not list(objective.parameters()):
         return CapturedBatches(size, network, hardware.device)
-    return MicroBatches(size, hardware.pixels_at_once)
+    return MicroBatches(size, hardware.pixels_at_once, buffers=buffers)
 
 
 class CapturedBatches(MicroBatches):
@@ -66,7 +80,7 @@ class CapturedBatches(MicroBatches):
     def _captured(self, batch: Batch, work: Callable[[Iterator[Batch]], T]) -> T:
         if distributed.size() > 1:  # NCCL's own threads may disturb a capture
             return super().within_memory(batch, work)
-        shape = (batch.rainy.shape, batch.clean.shape, batch.share)
+        shape = (*(tensor.shape for tensor in batch.tensors), batch.share)
         if shape not in self._graphs:
             if self._done[shape] < WARM_UP:
                 self._done[shape] += 1
@@ -109,7 +123,7 @@ class _Graph(Generic[T]):
         stream: torch.cuda.Stream,
     ) -> None:
         # Another batch of the same shape, so that a comparison on this one sees whatever was taken for constant.
-        self._batch = Batch(_mirrored(batch.rainy), _mirrored(batch.clean), batch.share)
+        self._batch = batch.map(_mirrored)
         self._graph = torch.cuda.CUDAGraph()
         # A capture that fails may leave its stream the current one; this puts back what was.
         with torch.cuda.stream(stream), torch.cuda.graph(self._graph, stream=stream):
@@ -119,8 +133,8 @@ class _Graph(Generic[T]):
 
     def replay(self, batch: Batch) -> T:
         """The work on another batch of the same shape; what it returns is overwritten by the next replay."""
-        self._batch.rainy.copy_(batch.rainy)
-        self._batch.clean.copy_(batch.clean)
+        for own, given in zip(self._batch.tensors, batch.tensors, strict=True):
+            own.copy_(given)
         self._graph.replay()
         # Steps of another shape have put gradients of their own in the place of these.
         for weight, gradient in zip(self._weights, self._gradients, strict=True):
@@ -128,8 +142,8 @@ class _Graph(Generic[T]):
         return self._result
 
 
-def _mirrored(pictures: Tensor) -> Tensor:
-    return torch.empty_like(pictures).copy_(pictures.flip(3))
+def _mirrored(tensor: Tensor) -> Tensor:
+    return torch.empty_like(tensor).copy_(tensor.flip(-1))
 
 
 @contextmanager

@@ -14,37 +14,37 @@ from derain.console import say, track
 from derain.training import samples_at_once
 from derain.training.checkpoint import from_bytes, to_bytes
 from derain.training.crops import Crops
-from derain.training.losses import negative_ssim
+from derain.training.objective import Objective
 from derain.training.resume import NOT_KEPT, State
 from derain.training.samples_at_once import Scalar, Size, Sizes
 from derain.types import Batch, NumericError
 
 
 def mean_absolute_gradient(
-    network: nn.Module, crops: Crops, hardware: Hardware, state: State = NOT_KEPT
+    network: nn.Module, crops: Crops, hardware: Hardware, objective: Objective, state: State = NOT_KEPT
 ) -> Mapping[str, Tensor]:
     """Omega: the mean over the batches of crops of |d loss / d theta|, per weight (Eq. 1; supplement, Eq. 9).
 
-    The loss is the supervised one, as L in Eq. 1; the weights do not change. With batches of one crop this is the
-    literal Eq. 1, one gradient per sample; with larger ones it is the mean of |batch-mean gradient|, which the
-    authors' code for a sister method uses (gradients of opposite sign cancel within a batch). Where the `state` holds
-    something, goes on from there.
+    The loss is the objective's distance, as L in Eq. 1; the network evaluates, and nothing in it changes. With batches
+    of one crop this is the literal Eq. 1, one gradient per sample; with larger ones it is the mean of |batch-mean
+    gradient|, which the authors' code for a sister method uses (gradients of opposite sign cancel within a batch).
+    Where the `state` holds something, goes on from there.
 
     Raises:
         NumericError: a gradient is not finite; names the pictures of the batch.
     """
-    return _mean_over_batches(network, crops, hardware, state, _supervised, Tensor.abs)
+    return _mean_over_batches(network, crops, hardware, state, _distance(objective), Tensor.abs)
 
 
 def mean_squared_gradient(
-    network: nn.Module, crops: Crops, hardware: Hardware, state: State = NOT_KEPT
+    network: nn.Module, crops: Crops, hardware: Hardware, objective: Objective, state: State = NOT_KEPT
 ) -> Mapping[str, Tensor]:
     """F: the mean over the batches of crops of (d loss / d theta)^2, per weight; state and errors as above.
 
     With batches of one crop, the diagonal of the empirical Fisher information (Kirkpatrick et al. 2017), were the loss
-    a negative log-likelihood; negative SSIM stands in for one.
+    a negative log-likelihood; the objective's distance stands in for one.
     """
-    return _mean_over_batches(network, crops, hardware, state, _supervised, Tensor.square)
+    return _mean_over_batches(network, crops, hardware, state, _distance(objective), Tensor.square)
 
 
 def mean_output_sensitivity(
@@ -57,8 +57,8 @@ def mean_output_sensitivity(
     return _mean_over_batches(network, crops, hardware, state, _squared_norm, Tensor.abs)
 
 
-def _supervised(derained: Tensor, batch: Batch) -> Tensor:
-    return negative_ssim(derained, batch.clean)
+def _distance(objective: Objective) -> Scalar:
+    return lambda derained, batch: objective.distance(derained, batch.clean)
 
 
 def _squared_norm(derained: Tensor, _: Batch) -> Tensor:
@@ -74,10 +74,21 @@ def _mean_over_batches(
     size: Size,
 ) -> Mapping[str, Tensor]:
     """The mean over the batches of the `size` of the gradient of a scalar `of` what the network makes of a batch."""
+    mode = network.training
+    network.eval()
+    try:
+        return _in_evaluation(network, crops, hardware, state, of, size)
+    finally:
+        network.train(mode)
+
+
+def _in_evaluation(
+    network: nn.Module, crops: Crops, hardware: Hardware, state: State, of: Scalar, size: Size
+) -> Mapping[str, Tensor]:
     total = {name: torch.zeros_like(weight) for name, weight in network.named_parameters()}
     gradients, count = len(crops), 0
     sizes: Sizes = samples_at_once.of_whole_batches(network, hardware, of, size)
-    if crops.batch == 1 and hardware.is_gpu:
+    if crops.batch == 1 and hardware.is_gpu and not getattr(network, "samples_coupled", False):
         crops = replace(crops, batch=samples_at_once.AT_ONCE)
         sizes = samples_at_once.OfEachSample(network, hardware, of, size)
     before = state.load()

@@ -1,10 +1,10 @@
-"""The training loop, for every task, strategy and backbone."""
+"""The training loop, for every task, backbone, objective, recipe and strategy."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,31 +13,46 @@ from torch import Tensor, nn
 from derain.compute import distributed
 from derain.compute.hardware import Hardware
 from derain.console import track
-from derain.training import crops, cuda_graphs
-from derain.training.checkpoint import History, Progress
-from derain.training.losses import negative_ssim
+from derain.params import Train
+from derain.training import crops
+from derain.training.checkpoint import Checkpoint, History
+from derain.training.crops import Packs
 from derain.training.micro_batches import MicroBatches
+from derain.training.objective import Objective
+from derain.training.recipe import Recipe
 from derain.training.resume import State
+from derain.training.strategy import Strategy
 from derain.training.trace import Trace
-from derain.types import Batch, NumericError, Task
+from derain.types import Batch, NumericError, Restored, Task
 
-if TYPE_CHECKING:
-    from derain.data.pack import Pack
-    from derain.params import Train
-    from derain.training.strategy import Strategy
+
+@dataclass(frozen=True)
+class Learner:
+    """A network, and all that has a say while it learns a task."""
+
+    network: nn.Module
+    objective: Objective
+    strategy: Strategy
+    recipe: Recipe
+    optimizer: torch.optim.Optimizer
+    hardware: Hardware
+    micro_batches: MicroBatches
+    trace: Trace
+
+    @property
+    def weights(self) -> list[nn.Parameter]:
+        """What the optimizer changes: the network's weights, and the objective's own."""
+        return [*self.network.parameters(), *self.objective.parameters()]
+
+    def forward(self, rainy: Tensor) -> Restored:
+        """What the network makes of pictures (N, 3, H, W), in the training's precision."""
+        return self.hardware.forward(self.network, rainy)
 
 
 def learn(
-    network: nn.Module,
-    task: Task,
-    pack: Pack,
-    strategy: Strategy,
-    train: Train,
-    seed: int,
-    hardware: Hardware,
-    state: State,
+    learner: Learner, task: Task, packs: Packs, train: Train, seed: int, state: State
 ) -> tuple[History, dict[str, Tensor]]:
-    """Trains the network on one task in place, with a fresh optimizer.
+    """Trains the network on one task in place.
 
     Returns the mean losses of each epoch, and the training's trace (`Trace.tensors`). Goes on from the `state` where it
     holds something.
@@ -45,66 +60,69 @@ def learn(
     Raises:
         NumericError: a loss or gradient is not finite; the message names the epoch and the pictures of the batch.
     """
+    network, objective, strategy = learner.network, learner.objective, learner.strategy
+    device = learner.hardware.device
     network.train()
     strategy.before_task(network)
-    optimizer = torch.optim.Adam(network.parameters(), lr=train.lr, fused=hardware.is_gpu)
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, train.milestones, train.gamma)
-    trace = Trace(network)
-    progress = Progress(network, optimizer, schedule, trace, state)
-    micro_batches = cuda_graphs.micro_batches(train.micro_batch, network, hardware)
-    for epoch in track(range(len(progress.history), train.epochs), f"{task.name}: learning {task.dataset}, epoch"):
-        batches = crops.of_epoch(pack, train, seed, task.position, epoch, hardware.device)
-        for batch in batches.after(progress.step):
+    parts = {
+        "network": network,
+        "objective": objective,
+        "strategy": strategy,
+        "optimizer": learner.optimizer,
+        "trace": learner.trace,
+    }
+    checkpoint = Checkpoint(parts, learner.recipe.schedule(learner.optimizer), device, state)
+    for epoch in track(range(len(checkpoint.history), train.epochs), f"{task.name}: learning {task.dataset}, epoch"):
+        batches = crops.of_epoch(packs, objective.unlabelled, train, seed, task.position, epoch, device)
+        if checkpoint.step == 0:
+            objective.before_epoch(epoch, batches, learner.forward)
+        for batch in batches.after(checkpoint.step):
             # A sequence of its own: SeedSequence ignores trailing zeros, and the crops' ends with the epoch.
-            draw = np.random.default_rng([seed, task.position, epoch, progress.step, 1])
-            own = distributed.own(strategy.join(batch, draw))
-            losses = training_step(network, own, strategy, optimizer, hardware, micro_batches, trace)
+            draw = np.random.default_rng([seed, task.position, epoch, checkpoint.step, 1])
+            losses = training_step(learner, distributed.own(strategy.join(batch, draw)))
             if not all(map(math.isfinite, losses.values())):
-                raise NumericError(_not_finite(task, epoch, losses, batches.names(progress.step)))
-            progress.step_done(losses, len(batches))
+                raise NumericError(_not_finite(task, epoch, losses, batches.names(checkpoint.step)))
+            checkpoint.step_done(losses, len(batches))
     strategy.after_task(network)
-    return progress.history, trace.tensors(network)
+    return checkpoint.history, learner.trace.tensors(network)
 
 
-def training_step(
-    network: nn.Module,
-    batch: Batch,
-    strategy: Strategy,
-    optimizer: torch.optim.Optimizer,
-    hardware: Hardware,
-    micro_batches: MicroBatches,
-    trace: Trace,
-) -> dict[str, float]:
+def training_step(learner: Learner, batch: Batch) -> dict[str, float]:
     """One step: the gradient of the whole batch, the strategy's say, update. Returns the losses by name.
 
     `batch` is this process's share; gradient and losses are those of all shares. Weights are left alone when a loss or
     the gradient is not finite; the gradient's norm is returned too then.
     """
-    losses = micro_batches.within_memory(batch, lambda parts: _backward(network, parts, strategy, hardware))
-    losses = dict(distributed.add_up(network, losses))
-    trace.before_step(network)
+    network, strategy, weights = learner.network, learner.strategy, learner.weights
+    losses = dict(learner.micro_batches.within_memory(batch, lambda parts: _backward(learner, parts)))
+    losses = dict(distributed.add_up(weights, losses))
+    learner.trace.before_step(network)
     losses |= _add_penalties(network, strategy)
-    norm = nn.utils.get_total_norm([weight.grad for weight in network.parameters() if weight.grad is not None])
+    norm = nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
     # All at once: each question to a GPU waits for what it is at.
     *values, gradient = torch.stack((*losses.values(), norm)).tolist()
     if not all(map(math.isfinite, (*values, gradient))):
         return dict(zip(losses, values, strict=True)) | {"gradient": gradient}
+    if learner.recipe.largest_norm is not None:
+        nn.utils.clip_grads_with_norm_(weights, learner.recipe.largest_norm, norm)
     strategy.before_step(network)
-    optimizer.step()
-    trace.after_step(network)
+    learner.optimizer.step()
+    strategy.after_step(network)
+    distributed.share_buffers((network, learner.objective))
+    learner.trace.after_step(network)
     return dict(zip(losses, values, strict=True))
 
 
-def _backward(
-    network: nn.Module, parts: Iterable[Batch], strategy: Strategy, hardware: Hardware
-) -> Mapping[str, Tensor]:
+def _backward(learner: Learner, parts: Iterable[Batch]) -> Mapping[str, Tensor]:
     """Forward, losses and backward of a batch that comes in parts: leaves its gradients, returns its losses by name."""
-    network.zero_grad(set_to_none=True)
+    learner.optimizer.zero_grad(set_to_none=True)
     sums: dict[str, Tensor] = {}
     for batch in parts:
-        restored = hardware.forward(network, batch.rainy)
-        losses = {"supervised": negative_ssim(restored.derained, batch.clean)}
-        losses |= strategy.extra_losses(batch, restored)
+        restored = learner.forward(batch.rainy)
+        losses = {
+            **learner.objective.losses(batch, restored, learner.forward),
+            **learner.strategy.extra_losses(batch, restored),
+        }
         losses = {name: batch.share * loss for name, loss in losses.items()}
         torch.autograd.backward(torch.stack(list(losses.values())).sum())
         for name, loss in losses.items():

@@ -63,9 +63,16 @@ def nothing_consolidated(network: nn.Module) -> Mask:
     return {name: torch.zeros(weight.shape, dtype=torch.bool) for name, weight in network.named_parameters()}
 
 
-def union(earlier: Mask, newly: Mask) -> Mask:
-    """Mask ∪ SC(...) of Fig. 3a."""
-    return {name: earlier[name] | newly[name] for name in earlier}
+def union(earlier: Mask, newly: Mask | None) -> Mask:
+    """Mask ∪ SC(...) of Fig. 3a; None is nothing."""
+    return earlier if newly is None else {name: earlier[name] | newly[name] for name in earlier}
+
+
+def hold_statistics(network: nn.Module) -> None:
+    """Stops the running statistics (buffers) of a network that is in training mode: its layers with some evaluate."""
+    for module in network.modules():
+        if next(module.buffers(recurse=False), None) is not None:
+            module.eval()
 
 
 def fraction(mask: Mask) -> float:

@@ -25,7 +25,7 @@ def crops(pack: Pack, positions: np.ndarray, patch: int, device: torch.device) -
     """`Pack.crops` as tensors on a device: the same bytes, whichever way they take."""
     if device.type == "cuda" and (uploaded := _uploaded(pack, device)):
         return uploaded.crops(positions, patch)
-    rainy, clean = (_sent(side, device) for side in pack.crops(positions, patch))
+    rainy, clean = (sent(side, device) for side in pack.crops(positions, patch))
     return rainy, clean
 
 
@@ -41,7 +41,7 @@ class Uploaded:
 
     def crops(self, positions: np.ndarray, patch: int) -> tuple[Tensor, Tensor]:
         """The patches at `positions`, rainy and clean: two uint8 tensors (N, patch, patch, 3), RGB."""
-        spans = _sent(self._pack.spans(positions, patch), self._device)
+        spans = sent(self._pack.spans(positions, patch), self._device)
         rainy, clean, row, column = spans[..., None, None].unbind(1)
         side = torch.arange(patch, device=self._device)
         within = row * side[:, None] + column * side
@@ -62,7 +62,7 @@ def _uploaded(pack: Pack, device: torch.device) -> Uploaded | None:
         return None
 
 
-def _sent(array: np.ndarray, device: torch.device) -> Tensor:
+def sent(array: np.ndarray, device: torch.device) -> Tensor:
     """An array as a tensor on the device. A GPU takes it from pinned memory, without the processor waiting for it."""
     tensor = torch.from_numpy(array)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,11 +16,16 @@ from derain.params import Section
 from derain.training import masks
 from derain.training.crops import Crops
 from derain.training.masks import Mask
+from derain.training.objective import Objective
 from derain.training.resume import State
 from derain.types import Batch, NumericError, Restored, Task
 
-# Gives the crops on which importance is measured: how many (None: the whole grid), and whether one by one.
-Samples = Callable[[int | None, bool], Crops]
+
+class Samples(Protocol):
+    """Gives the crops on which importance is measured: `count` of them (None: the whole grid), one by one or not."""
+
+    def __call__(self, count: int | None, *, one_by_one: bool) -> Crops: ...
+
 
 # What a strategy stores between tasks, by name, beyond the network and its mask.
 Memory = Mapping[str, Tensor]
@@ -43,9 +48,9 @@ class Done:
 
 @dataclass(frozen=True)
 class Kept:
-    """What a task leaves behind: the weights it consolidates, the new memory, and facts for the mask's metadata."""
+    """What a task leaves behind: the weights it consolidates (None: none), the new memory, and facts about the mask."""
 
-    mask: Mask
+    mask: Mask | None = None
     memory: Memory = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
 
@@ -57,12 +62,15 @@ class Params(Section):
 class Strategy:
     """One task under a strategy.
 
-    `params` is its section of params.yaml, `mask` what earlier tasks consolidated, and `memory` what the strategy kept
-    after the task before; {} ahead of the first one's end.
+    `params` is its section of params.yaml, `mask` what earlier tasks consolidated, `memory` what the strategy kept
+    after the task before ({} ahead of the first one's end), and `objective` what the task is learned by.
+
+    Running statistics (buffers) go on with each task's data, as in fine-tuning; `Masked` holds them.
     """
 
-    def __init__(self, params: Any, mask: Mask, hardware: Hardware, memory: Memory) -> None:
+    def __init__(self, params: Any, mask: Mask, hardware: Hardware, memory: Memory, objective: Objective) -> None:
         self.params = params
+        self.objective = objective
         self.mask = {name: part.to(hardware.device) for name, part in mask.items()}
         self.hardware = hardware
         self.memory = {name: tensor.to(hardware.device) for name, tensor in memory.items()}
@@ -101,25 +109,47 @@ class Strategy:
     def before_step(self, network: nn.Module) -> None:
         """Called once a step, between the gradients of all its losses and the optimizer's step."""
 
+    def after_step(self, network: nn.Module) -> None:
+        """Called once a step, after the optimizer's."""
+
     def after_task(self, network: nn.Module) -> None:
         """Called after the last step; the place for run-time assertions."""
 
+    def state_dict(self) -> Mapping[str, Tensor]:
+        """Tensors of its own that steps change, by name: resumed with the training, and there when it consolidates."""
+        return {}
+
+    def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
+        """Takes what `state_dict` gave, as it is asked for a task begun before or one that is learned."""
+
     def consolidate(self, done: Done) -> Kept:
         """What this task leaves behind."""
-        return Kept(masks.nothing_consolidated(done.network))
+        return Kept()
 
 
 class Masked(Strategy):
-    """Consolidated weights never change: the base of strategies whose `consolidate` answers a mask."""
+    """Consolidated weights never change: the base of strategies whose `consolidate` answers a mask.
+
+    Where any is consolidated, running statistics are held too: a weight that is kept while they move computes something
+    else.
+    """
 
     def before_task(self, network: nn.Module) -> None:
         self.before = {name: weight.detach().clone() for name, weight in network.named_parameters()}
+        if masks.fraction(self.mask) > 0:
+            masks.hold_statistics(network)
 
     def before_step(self, network: nn.Module) -> None:
-        """Shields consolidated weights: Adam leaves a weight alone whose gradient was zero from its first step on."""
+        """Shields consolidated weights from the gradient, and so from an optimizer's moments."""
         for name, weight in network.named_parameters():
-            assert weight.grad is not None
-            weight.grad.masked_fill_(self.mask[name], 0)
+            if weight.grad is not None:
+                weight.grad.masked_fill_(self.mask[name], 0)
+
+    @torch.no_grad()
+    def after_step(self, network: nn.Module) -> None:
+        """Takes back what an optimizer does without a gradient, as weight decay."""
+        for name, weight in network.named_parameters():
+            weight.copy_(torch.where(self.mask[name], self.before[name], weight))
 
     def after_task(self, network: nn.Module) -> None:
         """Asserts that every consolidated weight has the bits it had before the task."""
@@ -165,4 +195,4 @@ class Anchored(Strategy, ABC):
         return {"penalty": self.strength() * torch.stack(distances).sum()}
 
     def consolidate(self, done: Done) -> Kept:
-        return Kept(masks.nothing_consolidated(done.network), self.importance(done))
+        return Kept(memory=self.importance(done))

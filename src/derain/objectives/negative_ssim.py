@@ -1,4 +1,4 @@
-"""The loss of PReNet's training script: negative SSIM."""
+"""The loss of PReNet's training script: negative SSIM (Ren et al., CVPR 2019)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,20 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+
+from derain.params import Section
+from derain.training import objective
+
+
+class Params(Section):
+    """None."""
+
+
+class Objective(objective.Objective):
+    """Minus the mean SSIM between the derained and the clean crops."""
+
+    def distance(self, derained: Tensor, reference: Tensor) -> Tensor:
+        return negative_ssim(derained, reference)
 
 
 def negative_ssim(derained: Tensor, reference: Tensor) -> Tensor:
