@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import pkgutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -25,14 +26,10 @@ SELECTED: tuple[Selected, ...] = ("backbones", "objectives", "recipes", "strateg
 """The kinds of which params.yaml selects one, which has a section there that bears its name."""
 
 
-def file(kind: Kind, name: str) -> Path:
-    """The file of a plug-in, which need not be there."""
-    return Path(__file__).parent / kind / f"{name}.py"
-
-
 def names(kind: Kind) -> list[str]:
     """The names of a folder's plug-ins: its files but those that begin with an underscore."""
-    return sorted(path.stem for path in file(kind, "_").parent.glob("[!_]*.py"))
+    found = pkgutil.iter_modules(importlib.import_module(f"derain.{kind}").__path__)
+    return sorted(module.name for module in found if not module.name.startswith("_"))
 
 
 def load(kind: Kind, name: str) -> Any:
@@ -40,3 +37,8 @@ def load(kind: Kind, name: str) -> Any:
     if name not in names(kind):
         raise ParamsError(f"params.yaml: {KEYS[kind]}: no file {kind}/{name}.py. Allowed: {', '.join(names(kind))}.")
     return importlib.import_module(f"derain.{kind}.{name}")
+
+
+def file(kind: Kind, name: str) -> Path:
+    """The file of a plug-in; ParamsError where there is none."""
+    return Path(load(kind, name).__file__)
