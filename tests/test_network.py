@@ -18,11 +18,12 @@ import derain
 from derain.backbones.prenet import Params, PReNet
 from derain.compute.forward import estimate, forward
 from derain.compute.hardware import Hardware
+from derain.compute.sides import mirrored_to
 from derain.disk import networks
 from derain.evaluation.quality import to_8_bit
 from derain.restore import tiles
-from derain.restore.network import Network
-from derain.restore.probe import bytes_per_pixel, receptive_radius
+from derain.restore.network import Network, _Torch
+from derain.restore.probe import receptive_radius, taken
 from derain.types import DataError, NumericError, ParamsError, Restored
 
 CPU = Hardware(torch.device("cpu"), "fp32")
@@ -212,16 +213,16 @@ class TestTiles:
             )
 
         def takes(core: tiles.Core) -> float:
-            return tiles.memory(700, 900, core, reach, 1000)
+            return tiles.memory(700, 900, core, reach, tiles.Taken(1000))
 
         most = 150e6
-        core = tiles.fit(700, 900, reach, 1000, most)
+        core = tiles.fit(700, 900, reach, tiles.Taken(1000), most)
         assert core is not None
         assert takes(core) <= most
         sides = range(16, 912, 16)
         best = min(computed(tiles.Core(h, w)) for h in sides for w in sides if takes(tiles.Core(h, w)) <= most)
         assert computed(core) <= 1.05 * best
-        assert tiles.fit(700, 900, reach, 1000, 1e6) is None
+        assert tiles.fit(700, 900, reach, tiles.Taken(1000), 1e6) is None
 
 
 class TestMemory:
@@ -232,12 +233,23 @@ class TestMemory:
                 wide = wide + 1  # the old and the new at once
                 return Restored(wide[:, :3])
 
-        assert bytes_per_pixel(Chain(), CPU) == 2 * 24 * 4
+        assert taken(Chain(), CPU) == (2 * 24 * 4, 0)
 
     def test_bf16_takes_about_half(self) -> None:
         network = prenet(16, 3, 2)
-        ratio = bytes_per_pixel(network, Hardware(torch.device("cpu"), "bf16")) / bytes_per_pixel(network, CPU)
+        ratio = taken(network, Hardware(torch.device("cpu"), "bf16")).pixel / taken(network, CPU).pixel
         assert 0.4 < ratio < 0.7
+
+    def test_global_attention_takes_more_for_each_pixel_of_a_larger_picture(self) -> None:
+        class Attention(nn.Module):
+            def forward(self, rainy: Tensor) -> Restored:
+                pixels = rainy[:, :1, ::4, ::4].flatten(1)  # a sixteenth of them: side by side, 4 bytes a pair
+                return Restored(rainy * (pixels[:, :, None] * pixels[:, None, :]).mean())
+
+        bytes_ = taken(Attention(), CPU)
+        for side in (64, 128, 256):
+            pairs = (side // 4) ** 4
+            assert bytes_(side**2) == pytest.approx(4 * pairs + 12 * side**2, rel=0.05)
 
     def test_tiles_are_as_large_as_the_bound_allows(self) -> None:
         network = Sees(Echo(), 10)
@@ -401,3 +413,44 @@ class TestLoad:
     def test_missing_weights_are_named(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"missing\.safetensors is missing"):
             derain.load(tmp_path / "missing.safetensors")
+
+
+class Halving(nn.Module):
+    """A network that halves its picture five times and brings it back."""
+
+    side_multiple = 32
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, rainy: Tensor) -> Restored:
+        height, width = rainy.shape[-2:]
+        coarse = nn.functional.avg_pool2d(mirrored_to(rainy, self.side_multiple), self.side_multiple)
+        fine = nn.functional.interpolate(coarse, scale_factor=self.side_multiple)
+        return Restored(self.last(rainy - 0.5 * fine[..., :height, :width]))
+
+
+class TestSides:
+    @pytest.mark.parametrize("size", [(1, 1), (2, 3), (5, 40), (32, 64), (33, 31)])
+    def test_pictures_of_any_size_are_mirrored_to_multiples(self, size: tuple[int, int]) -> None:
+        rainy = torch.rand(2, 3, *size)
+        continued = mirrored_to(rainy, 8)
+        assert [side % 8 for side in continued.shape[-2:]] == [0, 0]
+        assert torch.equal(continued[..., : size[0], : size[1]], rainy)
+        expected = np.pad(rainy.numpy(), [(0, 0), (0, 0), *((0, -side % 8) for side in size)], mode="reflect")
+        np.testing.assert_array_equal(continued.numpy(), expected)
+
+    def test_tiles_of_a_network_with_multiples_are_the_whole_picture(self) -> None:
+        torch.manual_seed(0)
+        network = Halving().eval()
+        assert receptive_radius(network) is not None
+        rainy = picture(203, 170)
+        whole = Network(_Torch(network, CPU, 10**9)).restore(rainy)
+        tiled = Network(_Torch(network, CPU, 10**9), tile=48).restore(rainy)
+        np.testing.assert_allclose(tiled, whole, rtol=0, atol=1e-6)
+
+    def test_a_radius_that_a_network_states_is_taken(self) -> None:
+        network = Halving()
+        network.receptive_radius = 77
+        assert receptive_radius(network) == 77

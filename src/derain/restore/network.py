@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -27,15 +28,16 @@ _BLENDED = 64
 _FRAGMENTATION = {"cpu": 2.5, "cuda": 1.25}
 """Memory taken for each byte that tensors hold; measured with PReNet: 1.5 to 2.5 where glibc keeps freed memory."""
 
-_UNKNOWN_BYTES = 4096.0
-"""Bytes a pixel of a network that does not tell: what PReNet of the paper's size takes."""
+_UNKNOWN = tiles.Taken(4096.0)
+"""Of a network that does not tell: what PReNet of the paper's size takes."""
 
 
 class Forward(Protocol):
     """A network on NumPy arrays: pictures (N, 3, H, W), float32, in [0, 1], to estimates of the same shape.
 
-    `receptive_radius` is how far a pixel of the estimate sees; None: everything. May say in `bytes_per_pixel` what
-    memory a pixel takes. Raises MemoryError where the pictures do not fit.
+    `receptive_radius` is how far a pixel of the estimate sees; None: everything. May say in `taken` what memory a
+    picture takes, and in `side_multiple` of which number it makes sides multiples. Raises MemoryError where the
+    pictures do not fit.
     """
 
     @property
@@ -86,7 +88,7 @@ class Network:
                 core = self._core(rainy)
                 return self._restore(rainy, core, progress)
             except MemoryError:
-                if core is None or max(core) <= tiles.GRID:
+                if core is None or max(core) <= self._grid:
                     raise SpaceError(
                         f"{_size(rainy)} pixels do not fit into memory, not even in the smallest tiles. Close other "
                         "programs, or use the CPU, another precision, or a smaller overlap."
@@ -131,12 +133,12 @@ class Network:
         # The default leaves room for the result of a picture of any size; a bound that was asked for includes it.
         memory = DEFAULT_MEMORY if self._max_memory is None else self._max_memory - rainy.nbytes
         whole = tiles.Core(height, width)
-        if tiles.memory(height, width, whole, tiles.Reach(0, 0), self._bytes_per_pixel) <= memory:
+        if tiles.memory(height, width, whole, tiles.Reach(0, 0), self._taken) <= memory:
             return whole
-        core = tiles.fit(height, width, self._reach, self._bytes_per_pixel, memory)
+        core = tiles.fit(height, width, self._reach, self._taken, memory)
         if core is None:
-            smallest = tiles.Core(tiles.GRID, tiles.GRID)
-            least = tiles.memory(height, width, smallest, self._reach, self._bytes_per_pixel) + rainy.nbytes
+            smallest = tiles.Core(self._grid, self._grid)
+            least = tiles.memory(height, width, smallest, self._reach, self._taken) + rainy.nbytes
             raise DataError(
                 f"{_size(rainy)} pixels take {least / 1e6:.0f} MB in the smallest tiles: raise max_memory, or give a "
                 "smaller overlap."
@@ -150,12 +152,16 @@ class Network:
         if overlap is None:
             overlap = _BLENDED if radius is None else radius
         exact = radius is not None and overlap >= radius
-        return tiles.Reach(overlap, ramp=0 if exact else overlap)
+        return tiles.Reach(overlap, 0 if exact else overlap, self._grid)
 
     @property
-    def _bytes_per_pixel(self) -> float:
-        found: float = getattr(self._forward, "bytes_per_pixel", _UNKNOWN_BYTES)
-        return found
+    def _taken(self) -> tiles.Taken:
+        taken: tiles.Taken = getattr(self._forward, "taken", _UNKNOWN)
+        return taken
+
+    @property
+    def _grid(self) -> int:
+        return math.lcm(tiles.GRID, getattr(self._forward, "side_multiple", 1))
 
 
 class _Torch:
@@ -172,17 +178,22 @@ class _Torch:
 
         return forward(self._fused, batch, self._where)
 
-    @cached_property
-    def bytes_per_pixel(self) -> float:
-        from derain.restore.probe import bytes_per_pixel
+    @property
+    def side_multiple(self) -> int:
+        return int(getattr(self._network, "side_multiple", 1))
 
-        return bytes_per_pixel(self._network, self._where) * _FRAGMENTATION[self._where.device.type]
+    @cached_property
+    def taken(self) -> tiles.Taken:
+        from derain.restore.probe import taken
+
+        more = _FRAGMENTATION[self._where.device.type]
+        return tiles.Taken(*(more * value for value in taken(self._network, self._where)))
 
     @cached_property
     def receptive_radius(self) -> int | None:
         from derain.restore.probe import receptive_radius
 
-        return receptive_radius(self._network, self._where.device, self._memory / self.bytes_per_pixel)
+        return receptive_radius(self._network, self._where.device, self._memory / self.taken.pixel)
 
 
 def load(

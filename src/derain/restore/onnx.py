@@ -77,7 +77,8 @@ def export(weights: Path, path: Path) -> float:
         )
     assert program is not None
     model = program.model_proto
-    made = {"receptive_radius": receptive_radius(network), "made_by": _made_by(weights)}
+    made = {"receptive_radius": receptive_radius(network), "side_multiple": getattr(network, "side_multiple", 1)}
+    made |= {"made_by": _made_by(weights)}
     entry = model.metadata_props.add()
     entry.key, entry.value = _KEY, json.dumps(made, sort_keys=True)
     content = model.SerializeToString()
@@ -148,7 +149,7 @@ class _Session:
         shapes = [[node.name, node.type, len(node.shape)] for node in self._ends()]
         if shapes != [[INPUT, "tensor(float)", 4], [OUTPUT, "tensor(float)", 4]]:
             raise DataError(f"{path} is no network from pictures to pictures. Make it with `derain export`.")
-        self.receptive_radius = _radius(model, path)
+        self.receptive_radius, self.side_multiple = _stated(model, path)
 
     def _ends(self) -> list[Any]:
         return [*self._session.get_inputs(), *self._session.get_outputs()]
@@ -173,12 +174,14 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
                 yield from _tensors(inner)
 
 
-def _radius(model: onnx.ModelProto, path: Path) -> int | None:
-    found = {entry.key: entry.value for entry in model.metadata_props}
+def _stated(model: onnx.ModelProto, path: Path) -> tuple[int | None, int]:
+    """How far the network sees, and of which number it makes sides multiples."""
+    entries = {entry.key: entry.value for entry in model.metadata_props}
     try:
-        radius = json.loads(found[_KEY])["receptive_radius"]
-        if radius is None or (isinstance(radius, int) and 0 <= radius <= 10_000):
-            return radius
+        stated = json.loads(entries[_KEY])
+        radius, multiple = stated["receptive_radius"], stated.get("side_multiple", 1)
+        if (radius is None or (isinstance(radius, int) and 0 <= radius <= 10_000)) and 1 <= int(multiple) <= 1024:
+            return radius, int(multiple)
     except (KeyError, TypeError, ValueError):
         pass
     raise DataError(f"{path} was not exported by `derain export`: it does not say how far the network sees.")

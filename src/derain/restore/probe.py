@@ -12,21 +12,25 @@ from torch.utils._pytree import tree_leaves
 
 from derain.compute.forward import memory_errors
 from derain.compute.hardware import Hardware
-from derain.restore.tiles import GRID
+from derain.restore.tiles import GRID, Taken
 
 _SIDES = (64, 128, 256, 512)
+_MEASURED = (64, 128)
 _NOTHING = torch.empty(0)
 
 
 def receptive_radius(network: nn.Module, device: torch.device | str = "cpu", pixels: float = 512**2) -> int | None:
     """How many pixels away a pixel of the estimate can still depend on the rainy picture.
 
-    None where a probe of at most so many pixels does not show it: there the network may see everything at once.
+    What the network states (`receptive_radius`) is taken; else a probe tells, and None where one of at most so many
+    pixels does not show it: there the network may see everything at once.
 
     A cell of the tiles' grid in the middle of a picture is set to NaN, which passes convolutions, activations and
     pooling whatever the weights are, and marks all that depends on it. The picture is doubled until the marks keep
     away from its border. A cell, and not one pixel, because a network with strides sees farther from some pixels.
     """
+    if isinstance(stated := getattr(network, "receptive_radius", None), int):
+        return stated
     for side in (side for side in _SIDES if side**2 <= pixels):
         start = side // 2
         rainy = torch.full((1, 3, side, side), 0.5, device=device)
@@ -48,9 +52,18 @@ def _answer(network: nn.Module, rainy: Tensor) -> Tensor:
     return estimate.detach()
 
 
-def bytes_per_pixel(network: nn.Module, hardware: Hardware) -> float:
-    """The most memory that the network's tensors take at any moment of a forward pass, per pixel of the picture."""
-    side = 64
+def taken(network: nn.Module, hardware: Hardware) -> Taken:
+    """The most memory that the network's tensors take at any moment of a forward pass.
+
+    By two pictures: what the larger one takes more for each pixel is put down to pairs of pixels.
+    """
+    small, large = (_bytes_per_pixel(network, hardware, side) for side in _MEASURED)
+    pixels, more = (side**2 for side in _MEASURED)
+    pair = max(0.0, large - small) / (more - pixels)
+    return Taken(small - pair * pixels, pair)
+
+
+def _bytes_per_pixel(network: nn.Module, hardware: Hardware, side: int) -> float:
     rainy = torch.full((1, 3, side, side), 0.5, device=hardware.device)
     with memory_errors(), torch.inference_mode(), hardware.autocast(), _Live() as live:
         network(rainy)

@@ -17,7 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 GRID = 16
-"""Tiles begin at multiples of it, so that a network that halves the picture up to four times meets the same phases."""
+"""Tiles begin at multiples of it, so that a network that halves the picture up to four times meets the same phases.
+
+Of more for a network whose sides must be multiples of another number: see `Reach`.
+"""
 
 
 class Core(NamedTuple):
@@ -29,15 +32,23 @@ class Core(NamedTuple):
 
 @dataclass(frozen=True)
 class Reach:
-    """How far a tile sees beyond its core, and how far two tiles blend on each side of their border, in pixels."""
+    """How far a tile sees beyond its core, and how far two tiles blend on each side of their border, in pixels.
+
+    Tiles begin at multiples of `grid`.
+    """
 
     overlap: int
     ramp: int
+    grid: int = GRID
 
     @property
     def margin(self) -> int:
         """What a tile sees more than its core along an axis, in whole cells of the grid."""
-        return _up(2 * self.overlap)
+        return self.up(2 * self.overlap)
+
+    def up(self, number: int) -> int:
+        """The next multiple of the grid."""
+        return -(-number // self.grid) * self.grid
 
 
 class Span(NamedTuple):
@@ -58,7 +69,7 @@ def spans(length: int, core: int, reach: Reach) -> list[Span]:
     for start in range(0, max(1, length - both), core):
         last = start + core + both >= length
         begin, end = start + reach.overlap, start + reach.overlap + core
-        seen = slice(start // GRID * GRID, length if last else min(length, _up(start + core + both)))
+        seen = slice(start // reach.grid * reach.grid, length if last else min(length, reach.up(start + core + both)))
         used = slice(begin - reach.ramp if start else 0, length if last else end + reach.ramp)
         pixels = np.arange(used.start, used.stop)
         weights = _rise(pixels, begin, reach.ramp) if start else np.ones(len(pixels))
@@ -75,37 +86,44 @@ def _rise(pixels: NDArray[np.int_], border: int, ramp: int) -> NDArray[np.float6
     return np.clip((pixels + 0.5 - border + ramp) / (2 * ramp), 0, 1)
 
 
-def _up(number: int) -> int:
-    return -(-number // GRID) * GRID
+class Taken(NamedTuple):
+    """The bytes that a network takes for a picture: so many a pixel, and, where it relates every pixel to every other
+    one (global attention), so many a pair of pixels."""
+
+    pixel: float
+    pair: float = 0.0
+
+    def __call__(self, pixels: int) -> float:
+        return (self.pixel + self.pair * pixels) * pixels
 
 
-def memory(height: int, width: int, core: Core, reach: Reach, bytes_per_pixel: float) -> float:
-    """The bytes that a picture takes in tiles: a tile so many for each pixel it sees, a row of tiles its estimates."""
+def memory(height: int, width: int, core: Core, reach: Reach, taken: Taken) -> float:
+    """The bytes that a picture takes in tiles: those of a tile, and of the estimates of a row of tiles."""
     seen = Core(min(height, core.height + reach.margin), min(width, core.width + reach.margin))
-    return bytes_per_pixel * seen.height * seen.width + 12 * seen.height * width
+    return taken(seen.height * seen.width) + 12 * seen.height * width
 
 
-def fit(height: int, width: int, reach: Reach, bytes_per_pixel: float, most: float) -> Core | None:
+def fit(height: int, width: int, reach: Reach, taken: Taken, most: float) -> Core | None:
     """The cores with which a picture takes the fewest computed pixels within `most` bytes; None where none fit."""
     best: tuple[int, Core] | None = None
-    rows = -(-height // GRID)
-    for columns in range(1, -(-width // GRID) + 1):
+    rows = -(-height // reach.grid)
+    for columns in range(1, -(-width // reach.grid) + 1):
 
         def split(rows: int, columns: int = columns) -> Core:
             return Core(_core(height, rows, reach), _core(width, columns, reach))
 
         # More columns never ask for more rows.
-        while rows > 1 and memory(height, width, split(rows - 1), reach, bytes_per_pixel) <= most:
+        while rows > 1 and memory(height, width, split(rows - 1), reach, taken) <= most:
             rows -= 1
         computed = (width + reach.margin * (columns - 1)) * (height + reach.margin * (rows - 1))
-        if memory(height, width, split(rows), reach, bytes_per_pixel) <= most and (best is None or computed < best[0]):
+        if memory(height, width, split(rows), reach, taken) <= most and (best is None or computed < best[0]):
             best = computed, split(rows)
     return best and best[1]
 
 
 def _core(length: int, tiles: int, reach: Reach) -> int:
     """The core with which so many tiles cover an axis."""
-    return length if tiles == 1 else max(GRID, _up(-(-(length - 2 * reach.overlap) // tiles)))
+    return length if tiles == 1 else max(reach.grid, reach.up(-(-(length - 2 * reach.overlap) // tiles)))
 
 
 def join(
