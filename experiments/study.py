@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 from derain import console, params
 from derain.compute.hardware import Hardware, choose
 from derain.data.pack import Pack
-from derain.data.sources import pack_set
+from derain.data.sets import pack_set, source_of
 from derain.disk import paths
 from derain.evaluation.evaluate import evaluate
 from derain.evaluation.quality import INPUT, RowScores
@@ -60,7 +60,8 @@ class Seed:
         facts: dict[str, Mapping[str, Any]] = {}
 
         def packs(name: str) -> Packs:
-            return {"train": self.pack(params, name, "train")}
+            roles = source_of(params.datasets[name], name, params.data, params.seed).roles
+            return {role: self.pack(params, name, role) for role in roles if role != "test"}
 
         for task, carried in learn_stream(params, packs, self.hardware, self.reached):
             facts[task.name] = carried.facts

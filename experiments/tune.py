@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 from derain import console, params
 from derain.compute.hardware import choose
 from derain.data.pack import Pack, write_pack
-from derain.data.sources import split_of
+from derain.data.sets import source_of
 from derain.params import Params
 from derain.types import Pair
 from experiments.study import Seed
@@ -52,8 +52,8 @@ def pack_held_out(settings: Params, patterns: list[str], folder: Path) -> None:
     """
     for task in settings.tasks:
         for side, held_out in (("train", False), ("test", True)):
-            split = split_of(settings.datasets[task.dataset], "train", settings.data, settings.seed)
-            assert split is not None, "params.check has seen that it can be learned"
+            source = source_of(settings.datasets[task.dataset], task.dataset, settings.data, settings.seed)
+            split = source.split("train")
             pairs = _chosen(split.pairs, patterns, held_out)
             write_pack(folder / task.dataset, side, pairs, stride=split.stride, flip=split.flip and not held_out)
 

@@ -4,7 +4,7 @@ import sys
 
 from derain import params
 from derain.console import run
-from derain.data.sources import pack_set
+from derain.data.sets import pack_set
 from derain.disk import paths
 
 

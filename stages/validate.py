@@ -2,7 +2,7 @@
 
 from derain import params
 from derain.console import run
-from derain.data.sources import check_sets
+from derain.data.sets import check_sets, code_of
 from derain.disk import atomic, paths
 from stages import _task
 
@@ -10,8 +10,12 @@ from stages import _task
 def main() -> None:
     settings = params.check()
     check_sets(settings)
-    # Always the same bytes: a valid change of params.yaml reruns the stages that use the changed key, and no others.
-    atomic.write_atomically(paths.VALIDATED / "params", b"params.yaml is valid\n")
+    # The same bytes for the same code: a valid change of params.yaml reruns the stages that use the changed key, and no
+    # others. What DVC cannot say stands here: which sources' files make a set, a union's parts' too.
+    for left in paths.VALIDATED.glob("sets/*.json"):
+        left.unlink()
+    for name, entry in settings.datasets.items():
+        atomic.write_json(paths.VALIDATED / f"sets/{name}.json", code_of(entry))
     _task.write_start(settings)
 
 

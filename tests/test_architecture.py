@@ -12,10 +12,13 @@ import yaml
 
 from derain import params, plugins
 from derain.compute.hardware import Hardware
+from derain.data import sets, source
+from derain.data.pictures import write_png
 from derain.studies import experiments
-from derain.training import masks
+from derain.training import masks, objective, recipe
+from derain.training.micro_batches import parts_of
 from derain.training.strategy import Strategy
-from derain.types import Batch, Restored
+from derain.types import ROLES, Batch, Restored
 from tests.conftest import NEGATIVE_SSIM, random_batch
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -131,6 +134,85 @@ def test_every_backbone_keeps_its_contract(name: str, size: tuple[int, int]) -> 
     assert module.__doc__
 
 
+@pytest.mark.parametrize("name", plugins.names("objectives"))
+def test_every_objective_keeps_its_contract(name: str) -> None:
+    module = plugins.load("objectives", name)
+    section = params.load(ROOT / "params.yaml").model_copy(update={"objective": name}).section("objectives")
+    made = module.Objective(section)
+    assert isinstance(made, objective.Objective)
+    batch = Batch(*random_batch(0))
+    distance = made.distance(batch.rainy, batch.clean)
+    assert distance.shape == ()
+    assert made.distance(batch.clean, batch.clean) < distance, "nearer is less"
+    halves = [made.distance(part.rainy, part.clean) * part.share for part in parts_of(batch, 1)]
+    assert sum(halves) == pytest.approx(float(distance), abs=1e-6), "a mean over samples"
+    restored = Restored(batch.rainy.clone().requires_grad_())
+    losses = made.losses(batch, restored, lambda rainy: Restored(rainy))
+    assert losses
+    assert all(loss.shape == () and loss.requires_grad for loss in losses.values())
+    again = module.Objective(section)
+    again.load_state_dict(made.state_dict())
+    assert module.__doc__
+
+
+@pytest.mark.parametrize("name", plugins.names("recipes"))
+def test_every_recipe_keeps_its_contract(name: str) -> None:
+    module = plugins.load("recipes", name)
+    section = params.load(ROOT / "params.yaml").model_copy(update={"recipe": name}).section("recipes")
+    made = module.Recipe(section, 0.01, 10, 3)
+    assert isinstance(made, recipe.Recipe)
+    weight = torch.nn.Parameter(torch.ones(2))
+    optimizer = made.optimizer([weight], fused=False)
+    schedule = made.schedule(optimizer)
+    rates = []
+    for _ in range(30):
+        weight.grad = torch.ones(2)
+        optimizer.step()
+        rates.append(schedule.get_last_lr()[0])
+        schedule.step()
+    assert max(rates) == pytest.approx(0.01), "train.lr is the largest"
+    assert bool((weight < 1).all())
+    assert module.__doc__
+
+
+@pytest.mark.parametrize("name", plugins.names("sources"))
+def test_every_source_keeps_its_contract(name: str, tmp_path: Path) -> None:
+    module = plugins.load("sources", name)
+    assert module.__doc__
+    assert issubclass(module.Params, params.Section)
+    for side in ("rainy", "clean"):
+        for number in (1, 2):
+            picture = np.full((20, 30, 3), number * 10 + len(side), np.uint8)
+            write_png(tmp_path / "RainTrainL" / f"{'no' * (side == 'clean')}rain-{number}.png", picture)
+            write_png(tmp_path / "mine" / side / f"{number}.png", picture)
+    folders = {"rainy": str(tmp_path / "mine/rainy"), "clean": str(tmp_path / "mine/clean")}
+    entries = {
+        "rendered": {"kind": "light"},
+        "benchmark": {"set": "Rain100L", "folder": str(tmp_path)},
+        "pairs": {"train": folders},
+        "mix": {"of": [{"source": "pairs", "train": folders}, {"source": "pairs", "train": folders}]},
+    }
+    data = params.load(ROOT / "params.yaml").data
+    made = sets.source_of({"source": name, **entries[name]}, "params.yaml: datasets.x", data, 0)
+    assert isinstance(made, source.Source)
+    made.check("params.yaml: datasets.x")
+    assert set(made.roles) <= set(ROLES)
+    pair = next(iter(made.split("train").pairs))
+    assert pair.rainy.dtype == pair.clean.dtype == np.uint8
+    assert pair.rainy.shape == pair.clean.shape
+
+
+def test_a_backbone_that_says_nothing_of_coupled_samples_has_none() -> None:
+    for name in plugins.names("backbones"):
+        section = params.load(ROOT / "params.yaml").model_copy(update={"backbone": name}).section("backbones")
+        torch.manual_seed(0)
+        network = plugins.load("backbones", name).build(section).train()
+        rainy = torch.rand(2, 3, 16, 16)
+        together = network(rainy).derained
+        apart = torch.cat([network(one[None]).derained for one in rainy])
+        assert getattr(network, "samples_coupled", False) or torch.allclose(together, apart, atol=1e-5)
+
+
 # Reading parameters, naming files, printing and keeping states change no result; plugins are named in dvc.yaml by what
 # is selected.
 WITHOUT_RESULT = {
@@ -153,10 +235,10 @@ def modules_of(file: Path, found: set[Path]) -> set[Path]:
             module = root.joinpath(*parts[:length])
             if parts[0] not in {"derain", "stages"} or ".".join(parts[:length]) in WITHOUT_RESULT:
                 continue
-            for source in (module.with_suffix(".py"), module / "__init__.py"):
-                if source.exists() and source not in found:
-                    found.add(source)
-                    modules_of(source, found)
+            for path in (module.with_suffix(".py"), module / "__init__.py"):
+                if path.exists() and path not in found:
+                    found.add(path)
+                    modules_of(path, found)
     return found
 
 

@@ -105,7 +105,7 @@ def test_scalars_are_what_dvcs_yaml_library_takes_them_for(tmp_path: Path, text:
         ({"stream__1": {"dataset": "medium", "after": "3"}}, "stream.1.after", "never comes here"),
         ({"stream__x": {"dataset": "light", "after": "3"}}, "stream", "not a number from 1 on"),
         ({"datasets__heavy": {"source": "rendered"}}, "datasets.heavy.kind", "missing"),
-        ({"datasets__heavy": {"source": "nope"}}, "datasets.heavy", "'rendered', 'benchmark', 'pairs', 'mix'"),
+        ({"datasets__heavy": {"source": "nope"}}, "datasets.heavy.source", "Allowed: benchmark, mix, pairs, rendered"),
         (
             {"datasets__heavy": {"source": "benchmark", "set": "Rain100H", "url": "u", "folder": "f"}},
             "datasets.heavy",

@@ -21,12 +21,12 @@ def save(folder: Path, *names: str) -> None:
 
 
 def sides(photographs: list[Photograph]) -> dict[str, str]:
-    return {photograph.name: photograph.split for photograph in photographs}
+    return {photograph.name: photograph.role for photograph in photographs}
 
 
 def sources(split: str) -> set[str]:
     """The files that a split's photographs are read from."""
-    loads = [photograph.load for photograph in builtin_photographs() if photograph.split == split]
+    loads = [photograph.load for photograph in builtin_photographs() if photograph.role == split]
     return {load.args[0] for load in loads if isinstance(load, partial)}
 
 
@@ -41,7 +41,7 @@ class TestBuiltin:
     def test_no_piece_shows_what_a_test_picture_shows(self) -> None:
         """By the pixels, not by the names: no 16 x 16 field of a test picture is found in a training picture."""
         train, test = (
-            [photograph.load() for photograph in builtin_photographs() if photograph.split == split]
+            [photograph.load() for photograph in builtin_photographs() if photograph.role == split]
             for split in ("train", "test")
         )
         known = {
@@ -65,7 +65,7 @@ class TestBuiltin:
             assert picture.ndim == 3
             assert picture.shape[2] == 3
             short = min(picture.shape[:2])
-            if photograph.split == "test":
+            if photograph.role == "test":
                 assert 256 <= short < 384
             else:
                 assert short >= 200
@@ -78,7 +78,7 @@ class TestBuiltin:
         assert names == [photograph.name for photograph in builtin_photographs()]
 
     def test_four_to_six_test_pictures_mostly_in_colour(self) -> None:
-        test = [photograph.load() for photograph in builtin_photographs() if photograph.split == "test"]
+        test = [photograph.load() for photograph in builtin_photographs() if photograph.role == "test"]
         assert 4 <= len(test) <= 6
         assert sum(np.ptp(picture.astype(int), axis=2).mean() > 5 for picture in test) >= 3
 

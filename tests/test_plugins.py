@@ -9,12 +9,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
 from derain import plugins
 from derain.compute.hardware import Hardware
+from derain.data import sets
 from derain.data.pack import Pack, write_pack
 from derain.disk import artifacts, networks, paths
 from derain.params import Params, Start
@@ -24,7 +26,7 @@ from derain.training.crops import Packs
 from derain.training.importance import mean_absolute_gradient
 from derain.training.micro_batches import MicroBatches
 from derain.training.resume import KeptState
-from derain.types import Batch, ParamsError
+from derain.types import Batch, DataError, ParamsError
 from stages import _task, kd_task, sc_mask
 from tests.conftest import NEGATIVE_SSIM, ROOT, noisy_pairs, random_batch
 from tests.test_states import Dying, KilledError
@@ -50,7 +52,7 @@ each_case = pytest.mark.parametrize("selected", CASES.values(), ids=CASES)
 @pytest.fixture(autouse=True)
 def thrown_away(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The files of tests/plugins as files of the project's own folders."""
-    for kind in plugins.SELECTED:
+    for kind in plugins.KEYS:
         package = importlib.import_module(f"derain.{kind}")
         monkeypatch.setattr(package, "__path__", [*package.__path__, str(ROOT / "tests/plugins" / kind)])
     before = set(sys.modules)
@@ -233,6 +235,40 @@ def test_an_objective_without_its_unlabelled_pictures_says_so(
 def test_names_are_those_of_one_section_each() -> None:
     names = [name for kind in plugins.SELECTED for name in plugins.names(kind)]
     assert len(names) == len(set(names)), "a plug-in's section bears its name: two kinds may not share one"
+
+
+HALVES = {"source": "halves", "count": 3}
+
+
+def test_a_source_with_unlabelled_pictures_goes_all_the_way(
+    tiny_params: Params, hardware: Hardware, tmp_path: Path
+) -> None:
+    """Alone and in a union with pairs: packed by role, and learned from by an objective that asks for them."""
+    union = {"source": "mix", "of": [{"source": "rendered", "kind": "light"}, HALVES]}
+    for name, entry, roles in (
+        ("halves", HALVES, {"train", "unlabelled"}),
+        ("union", union, {"train", "test", "unlabelled"}),
+    ):
+        sets.pack_set(name, entry, tmp_path / name, tiny_params.data, seed=0)
+        assert {path.stem for path in (tmp_path / name).glob("*.pack")} == roles
+        packs = {role: Pack.open(tmp_path / name, role) for role in ("train", "unlabelled")}
+        for index in range(3):
+            pair = packs["unlabelled"].pair(index)
+            np.testing.assert_array_equal(pair.rainy, pair.clean)
+        params = selecting(tiny_params, ALL)
+        learned = learn_task(params, params.tasks[0], packs, hardware, None)
+        assert set(learned.history[0]) == {"epoch", "lr", "supervised", "bank"}
+
+
+def test_a_clean_partner_of_an_unlabelled_picture_is_refused(tiny_params: Params, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="halves: the unlabelled picture 'unlabelled0' comes with a clean one"):
+        sets.pack_set("halves", {**HALVES, "gives_away": True}, tmp_path / "halves", tiny_params.data, 0)
+
+
+def test_the_code_of_a_set_is_that_of_all_its_sources() -> None:
+    union = {"source": "mix", "of": [HALVES, {"source": "mix", "of": [{"source": "rendered", "kind": "light"}]}]}
+    assert set(sets.code_of(union)) == {"mix", "halves", "rendered"}
+    assert set(sets.code_of(HALVES)) == {"halves"}
 
 
 class TestStart:

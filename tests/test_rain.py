@@ -27,7 +27,7 @@ from derain.data.rain import (
     paint,
     render,
 )
-from derain.data.rendered import rendered_pairs
+from derain.sources.rendered import rendered_pairs
 from derain.types import Pair, ParamsError
 
 # Mean PSNR on Y of the rainy pictures in dB: about what the published sets score; "unseen" is to be about as "light".
@@ -293,7 +293,7 @@ def test_kinds_score_as_intended(photographs: list[Photograph]) -> None:
 
 
 def test_two_kinds_are_the_union_of_the_single_sets(photographs: list[Photograph]) -> None:
-    few = [photograph for photograph in photographs if photograph.split == "test"][:2]
+    few = [photograph for photograph in photographs if photograph.role == "test"][:2]
     both = bytes_of(pairs(few, "light", "medium", rains=2))
     assert both == bytes_of(pairs(few, "medium", rains=2)) | bytes_of(pairs(few[::-1], "light", rains=2))
     assert bytes_of(pairs(few[:1], "light")).items() < both.items()
@@ -311,7 +311,7 @@ def test_pairs_name_photograph_kind_and_number(photographs: list[Photograph]) ->
 
 
 def test_only_the_split_asked_for(photographs: list[Photograph]) -> None:
-    names = {photograph.name for photograph in photographs if photograph.split == "train"}
+    names = {photograph.name for photograph in photographs if photograph.role == "train"}
     assert {pair.name.removesuffix("-light-0") for pair in pairs(photographs, "light", split="train")} == names
 
 
@@ -319,7 +319,7 @@ def test_the_same_bytes_in_another_process() -> None:
     """Python's own hash of a text differs between processes; a pair must not."""
     program = (
         "import hashlib, numpy as np; from derain.data.photographs import Photograph; "
-        "from derain.data.rendered import rendered_pairs; "
+        "from derain.sources.rendered import rendered_pairs; "
         "p = [Photograph('a', 'train', lambda: np.full((40, 50, 3), 90, np.uint8))]; "
         "pair, = rendered_pairs('train', kinds=['unseen'], photographs=p, seed=5, rains_per_photograph=1); "
         "print(hashlib.sha256(pair.rainy.tobytes()).hexdigest())"

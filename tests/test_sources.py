@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from derain.data.pack import Pack
-from derain.data.sources import pack_set
-from derain.params import Benchmark, Data, Folders, Mix, Pairs, Rendered
+from derain.data.sets import pack_set
+from derain.params import Data
 from derain.types import DataError, ParamsError
 
 DATA = Data(photos="builtin", test_share=0.2, rains_per_photo=1)
@@ -34,7 +34,7 @@ def rain100l(tmp_path: Path) -> Path:
 
 
 def test_rendered_sets_are_the_same_again_and_other_with_another_seed(tmp_path: Path) -> None:
-    definition = Rendered(source="rendered", kind="light")
+    definition = {"source": "rendered", "kind": "light"}
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         pack_set("light", definition, tmp_path / name, DATA, seed)
     train, test = ({name: Pack.open(tmp_path / name, split) for name in "abc"} for split in ("train", "test"))
@@ -46,7 +46,7 @@ def test_rendered_sets_are_the_same_again_and_other_with_another_seed(tmp_path: 
 def test_photographs_of_ones_own(tmp_path: Path) -> None:
     write_pictures(tmp_path / "photos", [f"photo{n}.png" for n in range(12)], 0, (40, 50))
     own = Data(photos=str(tmp_path / "photos"), test_share=0.3, rains_per_photo=2)
-    pack_set("heavy", Rendered(source="rendered", kind="heavy"), tmp_path / "out", own, 0)
+    pack_set("heavy", {"source": "rendered", "kind": "heavy"}, tmp_path / "out", own, 0)
     train, test = (Pack.open(tmp_path / "out", split) for split in ("train", "test"))
     assert len(train) // 2 + len(test) == 12, "two rains a training photograph, one a test photograph"
 
@@ -54,33 +54,37 @@ def test_photographs_of_ones_own(tmp_path: Path) -> None:
 def test_a_set_is_whole_or_as_it_was(tmp_path: Path) -> None:
     write_pictures(tmp_path / "rainy", ["1.png", "2.png"], 0)
     write_pictures(tmp_path / "clean", ["1.png", "2.png"], 1)
-    good = Folders(rainy=str(tmp_path / "rainy"), clean=str(tmp_path / "clean"))
-    missing = Folders(rainy=str(tmp_path / "nowhere"), clean=str(tmp_path / "clean"))
+    good = {"rainy": str(tmp_path / "rainy"), "clean": str(tmp_path / "clean")}
+    missing = {"rainy": str(tmp_path / "nowhere"), "clean": str(tmp_path / "clean")}
     folder = tmp_path / "sets/mine"
     (tmp_path / "rainy/2.png").write_bytes((tmp_path / "rainy/2.png").read_bytes()[:40])
-    half = Pairs(source="pairs", train=Folders(rainy=str(tmp_path / "clean"), clean=str(tmp_path / "clean")), test=good)
-    for broken in (half, Pairs(source="pairs", train=good, test=missing)):
+    half = {
+        "source": "pairs",
+        "train": {"rainy": str(tmp_path / "clean"), "clean": str(tmp_path / "clean")},
+        "test": good,
+    }
+    for broken in (half, {"source": "pairs", "train": good, "test": missing}):
         with pytest.raises(DataError):
             pack_set("mine", broken, folder, DATA, 0)
         assert not list(folder.parent.glob("*")), "no split appears where another one fails"
     write_pictures(tmp_path / "mended", ["1.png", "2.png"], 2)
-    mended = Folders(rainy=str(tmp_path / "mended"), clean=str(tmp_path / "clean"))
-    pack_set("mine", Pairs(source="pairs", train=mended, test=mended), folder, DATA, 0)
+    mended = {"rainy": str(tmp_path / "mended"), "clean": str(tmp_path / "clean")}
+    pack_set("mine", {"source": "pairs", "train": mended, "test": mended}, folder, DATA, 0)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(DataError):
         pack_set("mine", half, folder, DATA, 0)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-    pack_set("mine", Pairs(source="pairs", test=mended), folder, DATA, 0)
+    pack_set("mine", {"source": "pairs", "test": mended}, folder, DATA, 0)
     assert {path.name for path in folder.iterdir()} == {"test.pack", "test.json"}, "nothing of the old set stays"
 
 
 def test_an_unknown_kind_names_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match="heavy"):
-        pack_set("x", Rendered(source="rendered", kind="snow"), tmp_path / "out", DATA, 0)
+        pack_set("x", {"source": "rendered", "kind": "snow"}, tmp_path / "out", DATA, 0)
 
 
 def test_a_benchmark_set_brings_its_stride_and_its_flip(rain100l: Path, tmp_path: Path) -> None:
-    definition = Benchmark(source="benchmark", set="Rain100L", folder=str(rain100l))
+    definition = {"source": "benchmark", "set": "Rain100L", "folder": str(rain100l)}
     pack_set("rain100l", definition, tmp_path / "out", DATA, 0)
     train, test = (Pack.open(tmp_path / "out", split) for split in ("train", "test"))
     assert (len(train), train.stride, len(test)) == (4, 80, 1)
@@ -88,22 +92,22 @@ def test_a_benchmark_set_brings_its_stride_and_its_flip(rain100l: Path, tmp_path
 
 
 def test_pairs_may_have_one_split_only(rain100l: Path, tmp_path: Path) -> None:
-    folders = Folders(rainy=str(rain100l / "Rain100L" / "rainy"), clean=str(rain100l / "Rain100L"))
-    pack_set("mine", Pairs(source="pairs", test=folders), tmp_path / "out", DATA, 0)
+    folders = {"rainy": str(rain100l / "Rain100L" / "rainy"), "clean": str(rain100l / "Rain100L")}
+    pack_set("mine", {"source": "pairs", "test": folders}, tmp_path / "out", DATA, 0)
     assert len(Pack.open(tmp_path / "out", "test")) == 1
     with pytest.raises(DataError, match="train"):
         Pack.open(tmp_path / "out", "train")
-    with pytest.raises(ValueError, match="a train or a test split"):
-        Pairs(source="pairs")
+    with pytest.raises(ParamsError, match=r"mine: .*[aA] train or a test split"):
+        pack_set("mine", {"source": "pairs"}, tmp_path / "none", DATA, 0)
 
 
 def test_a_union_holds_every_pair_of_its_parts(rain100l: Path, tmp_path: Path) -> None:
     """Sets whose pairs bear the same names, one of them doubled by its flip, of two strides."""
     parts = [
-        Benchmark(source="benchmark", set="Rain100L", folder=str(rain100l)),
-        Pairs(source="pairs", train=Folders(rainy=str(rain100l / "RainTrainL"), clean=str(rain100l / "RainTrainL"))),
+        {"source": "benchmark", "set": "Rain100L", "folder": str(rain100l)},
+        {"source": "pairs", "train": {"rainy": str(rain100l / "RainTrainL"), "clean": str(rain100l / "RainTrainL")}},
     ]
-    pack_set("mixed", Mix(source="mix", of=parts), tmp_path / "mixed", DATA, 0)
+    pack_set("mixed", {"source": "mix", "of": parts}, tmp_path / "mixed", DATA, 0)
     union = Pack.open(tmp_path / "mixed", "train")
     assert (len(union), union.stride) == (4 + 2, 80)
     expected = []

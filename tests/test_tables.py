@@ -390,8 +390,8 @@ def test_a_union_in_the_stream_is_part_of_mix_and_repeated_sets_have_no_orders()
     union = {"source": "mix", "of": [BASE["datasets"]["medium"], BASE["datasets"]["light"]]}
     base = {**BASE, "datasets": {**BASE["datasets"], "both": union}, "task0": {"dataset": "both"}}
     mixed = params.of(variants.catalogue(base)["mix"].content).datasets["mixed"]
-    assert mixed.source == "mix"
-    assert len(mixed.of) == 5
+    assert mixed["source"] == "mix"
+    assert len(mixed["of"]) == 5
     assert "orders" not in variants.groups({**BASE, "task0": {"dataset": "light"}})
 
 

@@ -19,7 +19,7 @@ from dvc.exceptions import DvcException
 from dvc.utils.hydra import apply_overrides
 
 from derain import params
-from derain.data.sources import check_sets
+from derain.data.sets import check_sets
 from derain.types import ParamsError
 from torture._figures import Figures
 from torture._project import Project

@@ -16,6 +16,9 @@ from derain.types import DEVICES, ParamsError, Task
 
 PARAMS_FILE = Path("params.yaml")
 
+Entry = Mapping[str, Any]
+"""What params.yaml says of a data set: its `source`, and what that asks for."""
+
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(allow_inf_nan=False, gt=0)]
@@ -26,64 +29,6 @@ class Section(BaseModel):
     """A section of params.yaml: unknown keys are errors, types are strict, values cannot be changed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Rendered(Section):
-    """Rain drawn on the photographs of `data.photos`; `kind` is one of `derain.data.rain.KINDS`."""
-
-    source: Literal["rendered"]
-    kind: str
-
-
-class Benchmark(Section):
-    """A published set, by exactly one of `url`, `gdrive` (a file's id), `archive` or `folder`."""
-
-    source: Literal["benchmark"]
-    set: str
-    url: str | None = None
-    gdrive: str | None = None
-    archive: str | None = None
-    folder: str | None = None
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
-
-    @model_validator(mode="after")
-    def _one_place(self) -> Benchmark:
-        if sum(place is not None for place in (self.url, self.gdrive, self.archive, self.folder)) != 1:
-            raise ValueError("name exactly one of url, gdrive, archive, folder")
-        return self
-
-
-class Folders(Section):
-    """A folder of rainy and one of clean pictures, paired by name; the same folder twice where both lie together."""
-
-    rainy: str
-    clean: str
-
-
-class Pairs(Section):
-    """Any folders of rainy and clean pictures; a set may have only one of the two splits."""
-
-    source: Literal["pairs"]
-    train: Folders | None = None
-    test: Folders | None = None
-
-    @model_validator(mode="after")
-    def _a_split(self) -> Pairs:
-        if self.train is None and self.test is None:
-            raise ValueError("name a train or a test split, or both")
-        return self
-
-
-class Mix(Section):
-    """The union of several sets, the paper's Mix baseline."""
-
-    source: Literal["mix"]
-    of: Annotated[list[Single], Field(min_length=1)]
-
-
-Single = Annotated[Rendered | Benchmark | Pairs, Field(discriminator="source")]
-DataSet = Annotated[Rendered | Benchmark | Pairs | Mix, Field(discriminator="source")]
-Mix.model_rebuild()
 
 
 class Data(Section):
@@ -147,7 +92,7 @@ class Params(Section):
     threads: Annotated[int, Field(ge=1, le=256)]
     launch: Annotated[str, Field(pattern=r"\S")]
     data: Data
-    datasets: Annotated[dict[Name, DataSet], Field(min_length=1)]
+    datasets: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
     start: Start | None = None
     task0: FirstTask
     stream: dict[str, LaterTask]
@@ -180,6 +125,8 @@ class Params(Section):
         for key, name in used.items():
             if name not in self.datasets:
                 raise ParamsError(f"params.yaml: {key}: {name!r} is no data set. Allowed: {', '.join(self.datasets)}.")
+        for name, entry in self.datasets.items():
+            read_entry(entry, f"params.yaml: datasets.{name}")
         _chain(self.task0, self.stream)
         return self
 
@@ -257,6 +204,27 @@ def check(path: Path = PARAMS_FILE) -> Params:
     return params
 
 
+def parts(entry: Entry) -> list[Entry]:
+    """The entries that one is made of: those of a union, else itself."""
+    return [part for each in entry["of"] for part in parts(each)] if entry["source"] == "mix" else [entry]
+
+
+def read_entry(entry: Entry, key: str) -> Any:
+    """An entry of `datasets`, checked by the `Params` of its source's file.
+
+    Raises:
+        ParamsError: there is no such source, or a key or value is wrong; the message begins with the entry's `key`.
+    """
+    if "source" not in entry:
+        raise ParamsError(f"{key}.source: the key is missing. Allowed: {', '.join(plugins.names('sources'))}.")
+    plugin = plugins.load("sources", str(entry["source"]), f"{key}.source")
+    own = {name: value for name, value in entry.items() if name != "source"}
+    checked = _read(plugin.Params, own, key.removeprefix("params.yaml: ") + ".")
+    for number, part in enumerate(entry.get("of", ())):
+        read_entry(part, f"{key}.of.{number}")
+    return checked
+
+
 class _Yaml12(yaml.SafeLoader):
     """Numbers and truth values of YAML 1.2, as DVC reads and writes them; a key that occurs twice is an error.
 
@@ -307,8 +275,6 @@ def _message(error: ValidationError, prefix: str) -> str:
     """The first fault in one line: key, value, what is allowed."""
     fault = error.errors(include_url=False)[0]
     location = [str(part) for part in fault["loc"]]
-    if location[:1] == ["datasets"]:
-        del location[2:3]  # the source, which pydantic names between a set and its keys
     key = (prefix + ".".join(location)).removeprefix("sections.").rstrip(".")
     if fault["type"] == "extra_forbidden":
         return f"params.yaml: {key}: unknown key. Mend its spelling or remove it."

@@ -32,10 +32,11 @@ def names(kind: Kind) -> list[str]:
     return sorted(module.name for module in found if not module.name.startswith("_"))
 
 
-def load(kind: Kind, name: str) -> Any:
-    """Imports src/derain/<kind>/<name>.py; ParamsError where there is no such file."""
+def load(kind: Kind, name: str, key: str | None = None) -> Any:
+    """Imports src/derain/<kind>/<name>.py; ParamsError, naming the `key` that selects it, where there is none."""
     if name not in names(kind):
-        raise ParamsError(f"params.yaml: {KEYS[kind]}: no file {kind}/{name}.py. Allowed: {', '.join(names(kind))}.")
+        key = key or f"params.yaml: {KEYS[kind]}"
+        raise ParamsError(f"{key}: no file {kind}/{name}.py. Allowed: {', '.join(names(kind))}.")
     return importlib.import_module(f"derain.{kind}.{name}")
 
 

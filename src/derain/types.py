@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -60,6 +60,11 @@ def ran_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out: Python's own, or torch's, on a GPU or (a RuntimeError) on the CPU."""
     by_name = type(error).__name__ == "OutOfMemoryError"  # of a module that need not be imported for this
     return by_name or isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+
+
+Role = Literal["train", "test", "unlabelled"]
+"""What the pairs of a data set are for; `unlabelled` ones have no clean picture: theirs is the rainy one."""
+ROLES: tuple[Role, ...] = get_args(Role)
 
 
 class Pair(NamedTuple):

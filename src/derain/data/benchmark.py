@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
 
 import numpy as np
 
@@ -30,18 +29,16 @@ from derain.data.fetch import download, gdrive_url
 from derain.data.pairs import PairFiles, PairReader, Side, folder_pairs, joined_pairs, read_pairs
 from derain.data.pictures import list_pictures
 from derain.disk.atomic import sha256_of
-from derain.types import DataError, Pair, ParamsError
-
-SplitName = Literal["train", "test"]
+from derain.types import DataError, Pair, ParamsError, Role
 
 _RAINY_FOLDERS = ("rainy", "rain", "rainy_image", "rainy image", "input")
 _CLEAN_FOLDERS = ("norain", "clean", "gt", "ground_truth", "ground truth", "groundtruth", "target")
-_SPLIT_FOLDERS: Mapping[SplitName, tuple[str, ...]] = {"train": ("train", "training"), "test": ("test", "testing")}
+_SPLIT_FOLDERS: Mapping[Role, tuple[str, ...]] = {"train": ("train", "training"), "test": ("test", "testing")}
 _DEPTH = 6
 
 
 @dataclass(frozen=True)
-class Split:
+class PublishedSplit:
     """One split of a benchmark.
 
     Attributes:
@@ -77,13 +74,13 @@ class Benchmark:
     name: str
     published: str
     folders: tuple[str, ...]
-    train: Split | None
-    test: Split
+    train: PublishedSplit | None
+    test: PublishedSplit
     stride: int | None = None
     flip: bool = False
     rainy_side: Side | None = None
 
-    def split(self, split: SplitName) -> Split:
+    def split(self, split: Role) -> PublishedSplit:
         """The named split; DataError where there is none."""
         chosen = self.train if split == "train" else self.test
         if chosen is None:
@@ -104,13 +101,13 @@ BENCHMARKS: Mapping[str, Benchmark] = MappingProxyType(
                 name="Rain100H",
                 published=_YANG,
                 folders=("rain100h",),
-                train=Split(
+                train=PublishedSplit(
                     pairs=1254,  # of 1,800; the other 546 show scenes of the test set (csdwren/PReNet, readme)
                     layout="RainTrainH/rain-N.png with norain-N.png",
                     folders=("raintrainh", "rain_data_train_heavy", "rain_heavy_train"),
                     spare_clean=True,
                 ),
-                test=Split(
+                test=PublishedSplit(
                     pairs=100,
                     layout="Rain100H/rainy/rain-NNN.png with Rain100H/norain-NNN.png",
                     folders=("rain_data_test_heavy", "rain_heavy_test"),
@@ -121,12 +118,12 @@ BENCHMARKS: Mapping[str, Benchmark] = MappingProxyType(
                 name="Rain100L",
                 published=_YANG,
                 folders=("rain100l",),
-                train=Split(
+                train=PublishedSplit(
                     pairs=200,
                     layout="RainTrainL/rain-N.png with norain-N.png",
                     folders=("raintrainl", "rain_data_train_light", "rain_light_train"),
                 ),
-                test=Split(
+                test=PublishedSplit(
                     pairs=100,
                     layout="Rain100L/rainy/rain-NNN.png with Rain100L/norain-NNN.png",
                     folders=("rain_data_test_light", "rain_light_test"),
@@ -138,8 +135,8 @@ BENCHMARKS: Mapping[str, Benchmark] = MappingProxyType(
                 name="Rain800",
                 published="https://github.com/hezhangsprinter/ID-CGAN",
                 folders=("rain800",),
-                train=Split(pairs=700, layout="rain/training/*.jpg, clean half left, rainy half right"),
-                test=Split(
+                train=PublishedSplit(pairs=700, layout="rain/training/*.jpg, clean half left, rainy half right"),
+                test=PublishedSplit(
                     pairs=100,
                     layout="rain/test_syn/*.jpg, clean half left, rainy half right",
                     folders=("test_syn", "test100"),
@@ -151,13 +148,13 @@ BENCHMARKS: Mapping[str, Benchmark] = MappingProxyType(
                 name="Rain14000",
                 published="https://xmu-smartdsp.github.io/",
                 folders=("rain14000", "rain1400", "rainy_image_dataset"),
-                train=Split(
+                train=PublishedSplit(
                     pairs=12_600,
                     layout="rainy_image_dataset/training/{rainy_image/N_1.jpg ... N_14.jpg, ground_truth/N.jpg}",
                     folders=("rain12600",),
                     numbers=range(1, 901),
                 ),
-                test=Split(
+                test=PublishedSplit(
                     pairs=1_400,
                     layout="rainy_image_dataset/testing/{rainy_image/N_1.jpg ... N_14.jpg, ground_truth/N.jpg}",
                     numbers=range(901, 1001),
@@ -169,7 +166,7 @@ BENCHMARKS: Mapping[str, Benchmark] = MappingProxyType(
                 published="https://stevewongv.github.io/derain-project.html",
                 folders=("spa-data", "spa_data", "spadata", "spa"),
                 train=None,
-                test=Split(
+                test=PublishedSplit(
                     pairs=1_000, layout="real_test_1000/{rain/NNN.png, gt/NNNgt.png}", folders=("real_test_1000",)
                 ),
             ),
@@ -186,7 +183,7 @@ def find_benchmark(name: str) -> Benchmark:
     raise ParamsError(f"benchmark: {name!r} is not known; there are {', '.join(BENCHMARKS)}")
 
 
-def benchmark_pairs(name: str, folder: Path, split: SplitName) -> PairReader:
+def benchmark_pairs(name: str, folder: Path, split: Role) -> PairReader:
     """The pairs of a benchmark's split, wherever below `folder` it lies; says where, and warns if the number is odd.
 
     Raises:
@@ -207,7 +204,7 @@ def benchmark_pairs(name: str, folder: Path, split: SplitName) -> PairReader:
     )
 
 
-def _places(benchmark: Benchmark, split: SplitName, folder: Path) -> list[Path]:
+def _places(benchmark: Benchmark, split: Role, folder: Path) -> list[Path]:
     """Folders whose names promise this split, the plainest promise first, then the one nearest to `folder`."""
     ranked = []
     for place in _walk(folder):
@@ -233,7 +230,7 @@ def _folders_in(folder: Path) -> list[Path]:
         raise DataError(f"{folder} cannot be read as a folder: {error.strerror}") from None
 
 
-def _rank(benchmark: Benchmark, split: SplitName, parts: Sequence[str]) -> int | None:
+def _rank(benchmark: Benchmark, split: Role, parts: Sequence[str]) -> int | None:
     """How plainly a path (in small letters) promises the split: 0 most, None not at all."""
     wanted = benchmark.split(split)
     if _foreign_folders(benchmark).intersection(parts):
@@ -257,13 +254,13 @@ def _foreign_folders(benchmark: Benchmark) -> set[str]:
     }
 
 
-def _split_said_by(part: str) -> SplitName | None:
+def _split_said_by(part: str) -> Role | None:
     if "train" in part:
         return "train"
     return "test" if "test" in part or part.startswith("val") else None
 
 
-def _pairs_in(place: Path, benchmark: Benchmark, split: Split) -> PairReader | None:
+def _pairs_in(place: Path, benchmark: Benchmark, split: PublishedSplit) -> PairReader | None:
     """The pairs that lie directly in `place` or in its folders for rainy and clean pictures; None if there are none."""
     below = {path.name.casefold(): path for path in _folders_in(place)}
     rainy = next((below[name] for name in _RAINY_FOLDERS if name in below), None)
@@ -298,7 +295,7 @@ def _detail(pair: Pair) -> float:
     return float(rainy - clean)
 
 
-def _check_number(benchmark: Benchmark, split: SplitName, found: int) -> None:
+def _check_number(benchmark: Benchmark, split: Role, found: int) -> None:
     expected = benchmark.split(split).pairs
     if benchmark.name == "Rain100H" and split == "train" and found == 1800:
         warn(

@@ -9,15 +9,12 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import skimage
 
 from derain.data.pictures import list_pictures, read_picture
-from derain.types import DataError
-
-Split = Literal["train", "test"]
+from derain.types import DataError, Role
 
 WINDOW = (256, 384)
 SHIPPED = Path(skimage.__file__).parent / "data"
@@ -25,14 +22,14 @@ SHIPPED = Path(skimage.__file__).parent / "data"
 
 @dataclass(frozen=True)
 class Photograph:
-    """A clean photograph, or a piece of one, on its side of the split.
+    """A clean photograph, or a piece of one, and what it is for: training or testing.
 
     `name` is unique in its collection; `load` reads it as uint8 of shape (H, W, 3), RGB, and raises DataError if it is
     damaged.
     """
 
     name: str
-    split: Split
+    role: Role
     load: Callable[[], np.ndarray]
 
 
@@ -76,25 +73,25 @@ def folder_photographs(folder: Path, test_share: float = 0.2) -> list[Photograph
     if count > 1:
         raise DataError(f"{folder}: {count} pictures are named {name}; keep one of them or rename the others")
     photographs = [Photograph(file.stem, _side(file.stem, test_share), partial(read_picture, file)) for file in files]
-    if len({photograph.split for photograph in photographs}) < 2:
+    if len({photograph.role for photograph in photographs}) < 2:
         raise DataError(
-            f"{folder}: all {len(files)} pictures fall into the {photographs[0].split} split; "
+            f"{folder}: all {len(files)} pictures fall into the {photographs[0].role} split; "
             "add pictures or change data.test_share"
         )
     return photographs
 
 
-def _side(name: str, test_share: float) -> Split:
+def _side(name: str, test_share: float) -> Role:
     first = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
     return "test" if first / 2**64 < test_share else "train"
 
 
-def _half(file: str, split: Split) -> Photograph:
-    return Photograph(f"{_stem(file)}-half", split, partial(_read_half, file))
+def _half(file: str, role: Role) -> Photograph:
+    return Photograph(f"{_stem(file)}-half", role, partial(_read_half, file))
 
 
-def _window(file: str, split: Split) -> Photograph:
-    return Photograph(_stem(file), split, partial(_read_middle, file))
+def _window(file: str, role: Role) -> Photograph:
+    return Photograph(_stem(file), role, partial(_read_middle, file))
 
 
 def _pieces(file: str, rows: int, columns: int) -> list[Photograph]:

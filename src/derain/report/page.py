@@ -10,7 +10,7 @@ import yaml
 
 from derain.evaluation.quality import PROTOCOLS
 from derain.evaluation.summary import Summary, after_each_task
-from derain.params import Mix, Params, Rendered
+from derain.params import Params, parts
 from derain.report import tables
 from derain.report.before_after import before_and_after
 from derain.report.results import Coverage, Results
@@ -92,9 +92,7 @@ def _header(params: Params, results: Results) -> Markup:
 
 
 def _has_rendered_rain(params: Params, name: str) -> bool:
-    definition = params.datasets[name]
-    parts = definition.of if isinstance(definition, Mix) else [definition]
-    return any(isinstance(part, Rendered) for part in parts)
+    return any(part["source"] == "rendered" for part in parts(params.datasets[name]))
 
 
 def _paper_tables(params: Params, base: Content, recorded: Recorded) -> Markup | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from derain.params import Benchmark, DataSet, Mix, Params
+from derain.params import Entry, Params, parts
 
 SETS = ("Rain100H", "Rain800", "Rain14000", "Rain100L", "SPA-Data")
 
@@ -144,11 +144,8 @@ def comparable(params: Params) -> dict[str, str]:
     return {test: names[0] for test, names in tests.items() if len(names) == 1}
 
 
-def _paper_sets(definition: DataSet) -> list[str]:
+def _paper_sets(entry: Entry) -> list[str]:
     """The paper's sets that a data set is made of; empty where any part is something else."""
-    if isinstance(definition, Mix):
-        parts = [_paper_sets(part) for part in definition.of]
-        return [name for part in parts for name in part] if all(parts) else []
-    if not isinstance(definition, Benchmark):
-        return []
-    return [name for name in SETS if name.casefold() == definition.set.casefold()]
+    known = {name.casefold(): name for name in SETS}
+    names = [known.get(str(part.get("set")).casefold()) for part in parts(entry)]
+    return [name for name in names if name] if all(names) else []

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import fmean
 
 from derain.evaluation.summary import ByTest
-from derain.params import Benchmark, Params
+from derain.params import Params
 from derain.studies import comparison, paper, variants
 from derain.studies.comparison import Recorded, RecordedRun, Row, Spread, level, spread
 from derain.studies.variants import Content
@@ -214,8 +214,8 @@ def _budget(params: Params, runs: Sequence[RecordedRun]) -> str:
 def _sources(params: Params) -> str:
     """What the tests are: rendered rain is never called by a benchmark's name."""
     return ", ".join(
-        f"{test} ({definition.source}{', ' + definition.set if isinstance(definition, Benchmark) else ''})"
-        for test, definition in ((test, params.datasets[test]) for test in params.tests)
+        f"{test} ({', '.join(str(entry[key]) for key in ('source', 'set') if key in entry)})"
+        for test, entry in ((test, params.datasets[test]) for test in params.tests)
     )
 
 
