@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -35,8 +35,12 @@ class Forward(Protocol):
     """A network on NumPy arrays: pictures (N, 3, H, W), float32, in [0, 1], to estimates of the same shape.
 
     `receptive_radius` is how far a pixel of the estimate sees; None: everything. May say in `bytes_per_pixel` what
-    memory a pixel takes. Raises MemoryError where the pictures do not fit.
+    memory a pixel takes, and in `memory` how many bytes there are. Raises MemoryError where the pictures do not fit.
     """
+
+    def describe(self) -> Mapping[str, str | int]:
+        """What decides the last bits of an estimate besides the weights: device, precision, versions."""
+        ...
 
     @property
     def receptive_radius(self) -> int | None: ...
@@ -60,6 +64,14 @@ class Network:
                 raise ParamsError(f"{name}: {value} is not allowed. It must be at least {least}.")
         self._forward = forward
         self._tile, self._overlap, self._max_memory = tile, overlap, max_memory
+        self._asked = {"tile": tile, "overlap": overlap, "max_memory": max_memory}
+
+    def describe(self) -> dict[str, str | int | None]:
+        """How it computes, but for the weights: two that are described equally give equal pictures.
+
+        But for rounding, where memory ran out in one of them, or a GPU has less to spare: tiles are smaller then.
+        """
+        return {**self._forward.describe(), **self._asked}
 
     def restore(self, rainy: NDArray[Any], progress: Callable[[int, int], None] | None = None) -> NDArray[Any]:
         """The derained picture, of the shape and dtype of the rainy one.
@@ -129,7 +141,8 @@ class Network:
         if self._tile is not None:
             return tiles.Core(min(self._tile, height), min(self._tile, width))
         # The default leaves room for the result of a picture of any size; a bound that was asked for includes it.
-        memory = DEFAULT_MEMORY if self._max_memory is None else self._max_memory - rainy.nbytes
+        default: int = getattr(self._forward, "memory", DEFAULT_MEMORY)
+        memory = default if self._max_memory is None else self._max_memory - rainy.nbytes
         whole = tiles.Core(height, width)
         if tiles.memory(height, width, whole, tiles.Reach(0, 0), self._bytes_per_pixel) <= memory:
             return whole
@@ -164,13 +177,16 @@ class _Torch:
     def __init__(self, network: nn.Module, where: Hardware, memory: int) -> None:
         from derain.compute.forward import fused
 
-        self._network, self._where, self._memory = network, where, memory
+        self._network, self._where, self.memory = network, where, memory
         self._fused = fused(network, where)
 
     def __call__(self, batch: NDArray[np.float32], /) -> NDArray[np.float32]:
         from derain.compute.forward import forward
 
         return forward(self._fused, batch, self._where)
+
+    def describe(self) -> Mapping[str, str | int]:
+        return self._where.describe()
 
     @cached_property
     def bytes_per_pixel(self) -> float:
@@ -182,7 +198,7 @@ class _Torch:
     def receptive_radius(self) -> int | None:
         from derain.restore.probe import receptive_radius
 
-        return receptive_radius(self._network, self._where.device, self._memory / self.bytes_per_pixel)
+        return receptive_radius(self._network, self._where.device, self.memory / self.bytes_per_pixel)
 
 
 def load(
@@ -230,9 +246,8 @@ def load(
     # A fused ReLU would make 0 of what is no number, and the picture would not show it.
     if not all(bool(tensor.isfinite().all()) for tensor in network.state_dict().values()):
         raise DataError(f"{weights} is damaged: it holds weights that are not finite. Train or fetch it again.")
-    if where.device.type == "cuda" and max_memory is None:
-        max_memory = int(0.8 * torch.cuda.mem_get_info(where.device)[0])
-    return Network(_Torch(network, where, max_memory or DEFAULT_MEMORY), tile, overlap, max_memory)
+    default = int(0.8 * torch.cuda.mem_get_info(where.device)[0]) if where.is_gpu else DEFAULT_MEMORY
+    return Network(_Torch(network, where, max_memory or default), tile, overlap, max_memory)
 
 
 def _size(picture: NDArray[Any]) -> str:
