@@ -171,8 +171,12 @@ def finish(chosen: argparse.Namespace, result: Result) -> None:
         atomic.write_json(chosen.json, {"machine": machine(), **asdict(result)})
 
 
-def ours_only(seconds: list[float]) -> None:
-    console.say(json.dumps({"median_s": statistics.median(seconds)}))
+def ours_only(chosen: argparse.Namespace, seconds: list[float]) -> None:
+    """Prints the median, and writes it where asked."""
+    found = {"median_s": statistics.median(seconds)}
+    console.say(json.dumps(found))
+    if chosen.json:
+        atomic.write_json(chosen.json, {"machine": machine(), "settings": vars(chosen) | {"json": None}, **found})
 
 
 def machine() -> str:

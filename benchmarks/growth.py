@@ -40,7 +40,7 @@ def main() -> None:
     result = Result("growth", vars(chosen) | {"json": None})
     places = _in_a_process(_by_place, chosen.tasks, chosen.threads)
     if chosen.ours_only:
-        _measure.ours_only([seconds for seconds, _ in places])
+        _measure.ours_only(chosen, [seconds for seconds, _ in places])
         return
     quarter = max(1, chosen.tasks // 4)
     # The first task has no teacher.

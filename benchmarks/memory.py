@@ -34,7 +34,7 @@ def main() -> None:
     works = {"at once": step(networks()[0], batch, where, distilled=False, micro_batch=chosen.batch)}
     works |= {str(size): step(networks()[0], batch, where, distilled=False, micro_batch=size) for size in SIZES}
     if chosen.ours_only:
-        _measure.ours_only(_measure.interleaved({"ours": works["at once"]}, chosen.steps)["ours"])
+        _measure.ours_only(chosen, _measure.interleaved({"ours": works["at once"]}, chosen.steps)["ours"])
         return
     seconds = _measure.interleaved(works, chosen.steps)
     result = Result(f"memory of a training step, {chosen.precision}", vars(chosen) | {"json": None})
