@@ -19,7 +19,6 @@ import torch
 from torch import nn
 
 from derain import console
-from derain.compute import forward
 from derain.disk import paths
 from derain.training import importance, learn
 from derain.training.micro_batches import MicroBatches
@@ -153,6 +152,6 @@ _STAGES: dict[str, tuple[Callable[[], None], Any, Callable[[BaseException], Abst
     "test": (
         test,
         paths.RESULTS / "light/scores.json",
-        lambda error: mock.patch.object(forward.torch, "from_numpy", _raises(error)),
+        lambda error: mock.patch.object(torch, "from_numpy", _raises(error)),
     ),
 }
