@@ -84,7 +84,9 @@ def arguments(name: str, doc: str | None, **defaults: Any) -> argparse.Namespace
 
 
 def hardware(chosen: argparse.Namespace) -> Hardware:
-    return choose(chosen.device, chosen.precision, chosen.threads)
+    where = choose(chosen.device, chosen.precision)
+    where.set_up_process(chosen.threads)
+    return where
 
 
 def on_gpu() -> bool:

@@ -65,7 +65,8 @@ def inputs(key: str, weights: bool) -> Inputs:
     if they are asked for."""
     settings = params.load()
     task = settings.task(key)
-    hardware = choose(settings.device, settings.precision, settings.threads)
+    hardware = choose(settings.device, settings.precision)
+    hardware.set_up_process(settings.threads)
     pack = Pack.open(paths.DATA / task.dataset, "train")
     return Inputs(settings, task, pack, hardware, _before(task, weights))
 

@@ -306,6 +306,7 @@ def test_a_gpu_replays_what_it_computes(
     tiny_params: Params, packs: dict[str, Pack], precision: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     where = choose("cuda", precision)
+    where.set_up_process()
     network, history, _ = learned(tiny_params, packs["medium"], where, None)
     assert "warning" not in capsys.readouterr().err
     with plain():
@@ -324,6 +325,7 @@ def test_a_gpu_compiles_and_captures_the_step(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     where = choose("cuda", precision)
+    where.set_up_process()
     replays = mock.Mock(side_effect=cuda_graphs._Graph.replay, autospec=True)
     monkeypatch.setattr(cuda_graphs._Graph, "replay", lambda graph, batch: replays(graph, batch))
     steps = cuda_graphs.WARM_UP + 2
@@ -344,6 +346,7 @@ def test_a_gpu_compiles_and_captures_the_step(
 def test_a_gpu_learns_a_stream(tiny_params: Params, packs: dict[str, Pack], capsys: pytest.CaptureFixture[str]) -> None:
     """All of it together, twice: the same bits."""
     where = choose("cuda", "auto")
+    where.set_up_process()
     streams = [list(stream.learn_stream(tiny_params, packs, where)) for _ in range(2)]
     for (_, one, kept), (_, other, kept_too) in zip(*streams, strict=True):
         assert all(map(torch.equal, one.network.parameters(), other.network.parameters()))

@@ -211,8 +211,8 @@ def load(
 ) -> Network:
     """A trained network, ready to take the rain off pictures.
 
-    Keeps freed memory in the process from then on (glibc's mallopt), as giving it back and getting it again at each
-    layer takes as long as the network itself.
+    Makes torch deterministic from then on, and keeps freed memory in the process (glibc's mallopt): giving it back and
+    getting it again at each layer takes as long as the network itself.
 
     Args:
         weights: a model of this project (.safetensors), a published PReNet checkpoint (.pth), or an exported .onnx,
@@ -242,6 +242,7 @@ def load(
     from derain.disk import networks
 
     where = hardware.choose(device, precision)
+    where.set_up_process()
     network = networks.load_network(weights, where.device)
     # A fused ReLU would make 0 of what is no number, and the picture would not show it.
     if not all(bool(tensor.isfinite().all()) for tensor in network.state_dict().values()):
