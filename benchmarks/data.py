@@ -40,7 +40,7 @@ def main() -> None:
         seconds = _measure.interleaved(works, chosen.steps)
     a_batch = [value / batches for value in seconds["crops"]]
     if chosen.ours_only:
-        _measure.ours_only(a_batch)
+        _measure.ours_only(chosen, a_batch)
         return
     result = Result(f"data, {chosen.precision}", vars(chosen) | {"json": None})
     result.facts = {

@@ -40,7 +40,7 @@ def main() -> None:
     result = Result("growth", vars(chosen) | {"json": None})
     places = _in_a_process(_by_place, chosen.tasks, chosen.threads)
     if chosen.ours_only:
-        _measure.ours_only([seconds for seconds, _ in places])
+        _measure.ours_only(chosen, [seconds for seconds, _ in places])
         return
     quarter = max(1, chosen.tasks // 4)
     # The first task has no teacher.
@@ -70,7 +70,8 @@ def _in_a_process(work: Callable[..., Any], *arguments: Any) -> Any:
 def _by_place(tasks: int, threads: int) -> list[tuple[float, float]]:
     """Seconds and peak memory (MB) of each task of a stream, in its order."""
     found = []
-    hardware = choose("cpu", "fp32", threads)
+    hardware = choose("cpu", "fp32")
+    hardware.set_up_process(threads)
     with packed(8, SIDE, SIDE) as pack:
         settings = _stream_of(tasks)
         console.out.quiet = True
@@ -99,7 +100,8 @@ def _stream_of(tasks: int) -> Params:
 
 def _evaluation(pictures: int, threads: int) -> tuple[float, float]:
     """Peak memory (MB) of a process that evaluates a set of that many pictures, and what is its own at the end."""
-    hardware = choose("cpu", "fp32", threads)
+    hardware = choose("cpu", "fp32")
+    hardware.set_up_process(threads)
     settings = _stream_of(1)
     network = plugins.load("backbones", settings.backbone).build(settings.section("backbones"))
     with packed(pictures, SIDE, SIDE) as pack:

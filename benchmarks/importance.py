@@ -39,7 +39,7 @@ def main() -> None:
             with _measure.elsewhere(published_loop, singles, where.device) as published:
                 seconds = _measure.interleaved({**works, **published}, chosen.steps)
     if chosen.ours_only:
-        _measure.ours_only(seconds["ours"])
+        _measure.ours_only(chosen, seconds["ours"])
         return
     difference = (_joined(mine, theirs) - _joined(theirs, theirs)).norm() / _joined(theirs, theirs).norm()
     result = Result(f"importance, {chosen.batch} samples, {chosen.precision}", vars(chosen) | {"json": None})

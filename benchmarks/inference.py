@@ -22,7 +22,7 @@ def main() -> None:
     given = picture(width, height).numpy()
     works: dict[str, _measure.Work] = {"ours": lambda: forward(ours, given, where)}
     if chosen.ours_only:
-        _measure.ours_only(_measure.interleaved(works, chosen.steps)["ours"])
+        _measure.ours_only(chosen, _measure.interleaved(works, chosen.steps)["ours"])
         return
     baseline = published_picture(width, height, where.device)["published"]
     mine, theirs = (np.rint(np.clip(work(), 0, 1) * 255) for work in (works["ours"], baseline))

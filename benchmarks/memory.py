@@ -34,7 +34,7 @@ def main() -> None:
     works = {"at once": step(networks()[0], batch, where, distilled=False, micro_batch=chosen.batch)}
     works |= {str(size): step(networks()[0], batch, where, distilled=False, micro_batch=size) for size in SIZES}
     if chosen.ours_only:
-        _measure.ours_only(_measure.interleaved({"ours": works["at once"]}, chosen.steps)["ours"])
+        _measure.ours_only(chosen, _measure.interleaved({"ours": works["at once"]}, chosen.steps)["ours"])
         return
     seconds = _measure.interleaved(works, chosen.steps)
     result = Result(f"memory of a training step, {chosen.precision}", vars(chosen) | {"json": None})
@@ -67,7 +67,8 @@ def _peak(variant: str, count: int, side: int, precision: str, threads: int) -> 
         def work() -> object:
             return published_step(published, batch.rainy, batch.clean, optimizer)
     else:
-        where = choose("cpu", precision, threads)
+        where = choose("cpu", precision)
+        where.set_up_process(threads)
         size = count if variant == "at once" else int(variant)
         work = step(ours, batch, where, distilled=False, micro_batch=size)
     Path("/proc/self/clear_refs").write_text("5")  # begins the high-water mark anew: proc(5)

@@ -31,6 +31,10 @@ def main() -> None:
         "captured": step(networks(plain.device)[0], batch, plain, distilled=True),
         "compiled and captured": step(networks(plain.device)[0], batch, compiled, distilled=True),
     }
+    if chosen.ours_only:
+        ours = {"ours": works["compiled and captured"]}
+        _measure.ours_only(chosen, _measure.interleaved(ours, chosen.steps)["ours"])
+        return
     seconds = _measure.interleaved(works, chosen.steps)
     result = Result(f"saturation, {chosen.precision}", vars(chosen) | {"json": None})
     result.rows = [_measure.compared(f"step, {name}", "plain", seconds, name) for name in list(works)[1:]]

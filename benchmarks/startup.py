@@ -21,7 +21,7 @@ def main() -> None:
     works = {name: lambda command=command: _run(command) for name, command in COMMANDS.items()}
     seconds = _measure.interleaved(works, chosen.steps)
     if chosen.ours_only:
-        _measure.ours_only(seconds["derain --help"])
+        _measure.ours_only(chosen, seconds["derain --help"])
         return
     facts: dict[str, float | str] = {f"{name}, seconds": statistics.median(of) for name, of in seconds.items()}
     _measure.finish(chosen, Result("start-up", vars(chosen) | {"json": None}, facts=facts))

@@ -33,7 +33,7 @@ def main() -> None:
     batch = crops(chosen.batch, chosen.patch, where.device)
     works = {"ours": step(networks(where.device)[0], batch, where, distilled=False)}
     if chosen.ours_only:
-        _measure.ours_only(_measure.interleaved(works, chosen.steps)["ours"])
+        _measure.ours_only(chosen, _measure.interleaved(works, chosen.steps)["ours"])
         return
     works |= {
         "ours, distilling": step(networks(where.device)[0], batch, where, distilled=True),

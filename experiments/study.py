@@ -99,7 +99,8 @@ def main() -> None:
     chosen = arguments()
     base = params.content(chosen.params)
     settings = params.check(chosen.params)
-    hardware = choose(settings.device, settings.precision, settings.threads)
+    hardware = choose(settings.device, settings.precision)
+    hardware.set_up_process(settings.threads)
     commit = experiments.head(Path(__file__).parent)
     for seed in chosen.seeds:
         with tempfile.TemporaryDirectory() as folder:

@@ -79,7 +79,8 @@ def main() -> None:
     settings = params.check(chosen.params)
     for value in chosen.values:
         with_value(settings, chosen.key, value).section("strategies")  # a wrong one stops before hours of work
-    hardware = choose(settings.device, settings.precision, settings.threads)
+    hardware = choose(settings.device, settings.precision)
+    hardware.set_up_process(settings.threads)
     rows = ["seed  value         psnr     ssim  forgetting (dB)"]
     for seed in chosen.seeds:
         seeded = settings.model_copy(update={"seed": seed})

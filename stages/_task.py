@@ -145,7 +145,8 @@ def _left(task: str) -> tuple[Mask, Memory, dict[str, str]]:
 
 
 def _inputs(params: Params, task: Task, before: Carried | None, checksums: Mapping[str, str]) -> Inputs:
-    hardware = choose(params.device, params.precision, params.threads)
+    hardware = choose(params.device, params.precision)
+    hardware.set_up_process(params.threads)
     folder = paths.DATA / task.dataset
     roles = [role for role in LEARNED_ROLES if Pack.is_there(folder, role)]
     packs = {role: Pack.open(folder, role) for role in roles or LEARNED_ROLES[:1]}

@@ -20,7 +20,8 @@ def main() -> None:
     test = sys.argv[1]
     settings = params.load()
     # In fp32 whatever the training ran in, so that scores differ by the weights alone.
-    hardware = choose(settings.device, "fp32", settings.threads)
+    hardware = choose(settings.device, "fp32")
+    hardware.set_up_process(settings.threads)
     pack = Pack.open(paths.DATA / test, "test")
     after = {task.name: networks.load_network(paths.model(task.name), hardware.device) for task in settings.tasks}
     scores, examples = evaluate(pack, after, hardware, SHOWN)

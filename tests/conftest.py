@@ -39,7 +39,9 @@ def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
 
 @pytest.fixture(scope="session")
 def hardware() -> Hardware:
-    return choose("cpu", "fp32", threads=1)
+    where = choose("cpu", "fp32")
+    where.set_up_process(threads=1)
+    return where
 
 
 @pytest.fixture

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +76,21 @@ def test_imports_follow_the_order_of_the_house(file: Path) -> None:
     used = {name.split(".")[1] for name in modules if name.startswith("derain.")} - {part}
     above = [name for name in used if FLOOR_OF[name] >= FLOOR_OF[part]]
     assert not above, f"{part} imports from a floor that is not below it"
+
+
+def test_what_is_imported_is_declared() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = [
+        *project["dependencies"],
+        *(name for names in project["optional-dependencies"].values() for name in names),
+    ]
+    names = {re.split(r"[\[<>=~]", requirement)[0].lower() for requirement in declared}
+    own = ("stages", "experiments", "benchmarks", "torture")
+    files = [file for folder in (SRC, *(ROOT / name for name in own)) for file in folder.rglob("*.py")]
+    modules = {name.split(".")[0] for file in files for name in imports(file)} - sys.stdlib_module_names
+    distributions = packages_distributions()
+    undeclared = {name for name in modules - {"derain", *own} if names.isdisjoint(map(str.lower, distributions[name]))}
+    assert not undeclared
 
 
 def test_few_modules_lie_loose() -> None:

@@ -104,14 +104,28 @@ def test_saturation_runs_to_its_end(tmp_path: Path) -> None:
     assert "convolution" in profiled.read_text()
 
 
+BENCHMARKS = sorted({file.stem for file in ROOT.glob("benchmarks/[!_]*.py")} - {"baseline"})
+SMALL = {"inference": ["--size", "40x32"], "startup": [], "growth": ["--tasks", "2"]}
+
+
+def run(name: str, file: Path, *options: str) -> str:
+    """What a small run of a benchmark prints; it writes `file` too."""
+    size = SMALL.get(name, ["--batch", "1", "--patch", "24"])
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--steps", "1", "--threads", "1", *size, *options]
+    return subprocess.run([*command, "--json", str(file)], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_ours_only_prints_one_number_and_writes_it(name: str, tmp_path: Path) -> None:
+    printed = json.loads(run(name, tmp_path / "ours.json", "--ours-only"))
+    written = json.loads((tmp_path / "ours.json").read_text())
+    assert printed["median_s"] == written["median_s"] > 0
+    assert written["machine"]
+
+
 @pytest.mark.parametrize("name", ["training_step", "inference", "importance", "data"])
-def test_ours_only_prints_one_number(name: str, tmp_path: Path) -> None:
-    size = ["--size", "40x32"] if name == "inference" else ["--batch", "1", "--patch", "24"]
-    command = [sys.executable, "-m", f"benchmarks.{name}", "--steps", "1", "--threads", "1", *size]
-    ran = subprocess.run([*command, "--ours-only"], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert json.loads(ran.stdout)["median_s"] > 0
-    whole = tmp_path / "result.json"
-    subprocess.run([*command, "--json", str(whole)], cwd=ROOT, capture_output=True, check=True)
-    found = json.loads(whole.read_text())
+def test_a_whole_run_is_written(name: str, tmp_path: Path) -> None:
+    run(name, tmp_path / "result.json")
+    found = json.loads((tmp_path / "result.json").read_text())
     assert found["machine"]
     assert found["rows"] or found["facts"]

@@ -310,6 +310,7 @@ def test_a_gpu_replays_what_it_computes(
     tiny_params: Params, packs: dict[str, Pack], precision: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     where = choose("cuda", precision)
+    where.set_up_process()
     network, history, _ = learned(tiny_params, packs["medium"], where, None)
     assert "warning" not in capsys.readouterr().err
     with plain():
@@ -328,6 +329,7 @@ def test_a_gpu_compiles_and_captures_the_step(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     where = choose("cuda", precision)
+    where.set_up_process()
     replays = mock.Mock(side_effect=cuda_graphs._Graph.replay, autospec=True)
     monkeypatch.setattr(cuda_graphs._Graph, "replay", lambda graph, batch: replays(graph, batch))
     steps = cuda_graphs.WARM_UP + 2

@@ -21,7 +21,7 @@ import yaml
 from dvc.repo import Repo
 
 from derain import params, plugins
-from derain.compute.hardware import choose
+from derain.compute.hardware import Hardware
 from derain.data.pack import Pack
 from derain.disk import artifacts
 from derain.evaluation import summary
@@ -242,15 +242,15 @@ def test_artifacts_say_what_made_them(finished: Project) -> None:
     assert all(part.dtype == torch.bool for part in tensors.values())
 
 
-def test_the_pipeline_equals_the_stream_in_one_process(finished: Project) -> None:
+def test_the_pipeline_equals_the_stream_in_one_process(finished: Project, hardware: Hardware) -> None:
     settings = params.load(finished.folder / "params.yaml")
     packs = {name: Pack.open(finished.folder / "data" / name, "train") for name in ("heavy", "light")}
-    for task, learned, consolidated in learn_stream(settings, by_role(packs), choose("cpu", "fp32", threads=1)):
+    for task, carried in learn_stream(settings, by_role(packs), hardware):
         weights, _ = artifacts.load(finished.folder / f"models/{task.name}.safetensors")
         mask, _ = artifacts.load(finished.folder / f"masks/{task.name}.safetensors")
-        for name, weight in learned.network.state_dict().items():
+        for name, weight in carried.weights.items():
             assert torch.equal(weight, weights[name]), f"{task.name} {name}"
-            assert torch.equal(consolidated.mask[name], mask[name]), f"{task.name} {name}"
+            assert torch.equal(carried.mask[name], mask[name]), f"{task.name} {name}"
 
 
 def test_another_folder_gives_the_same_bytes(finished: Project, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A whole picture through a network."""
 
 from collections.abc import Callable
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 
 from derain.backbones.prenet import PReNet
 from derain.compute import forward
+from derain.compute import hardware as hardware_module
 from derain.compute.forward import estimate
 from derain.compute.hardware import Hardware, choose
 from derain.types import DataError, ParamsError, Restored
@@ -84,8 +86,22 @@ def test_hardware_that_is_not_there_is_named(device: str, precision: str) -> Non
         choose(device, precision)
 
 
+def test_choosing_hardware_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch_set, kept = mock.Mock(), mock.Mock()
+    monkeypatch.setattr(torch, "set_num_threads", torch_set.threads)
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", torch_set.deterministic)
+    monkeypatch.setattr(hardware_module, "_keep_freed_memory", kept)
+    found = choose("cpu", "fp32")
+    assert not torch_set.mock_calls + kept.mock_calls
+    found.set_up_process(threads=1)
+    assert torch_set.mock_calls == [mock.call.threads(1), mock.call.deterministic(True)]
+    assert kept.mock_calls == [mock.call()]
+
+
 def test_what_ran_is_recorded() -> None:
-    described = choose("cpu", "bf16", threads=1).describe()
+    where = choose("cpu", "bf16")
+    where.set_up_process(threads=1)
+    described = where.describe()
     assert described["precision"] == "bf16"
     assert described["threads"] == 1
     assert described["device"] == "cpu"

@@ -410,6 +410,18 @@ class TestLoad:
         with pytest.raises(ParamsError, match="in fp32"):
             derain.load("model.onnx", precision="bf16")
 
+    def test_it_describes_what_decides_the_last_bits(self, weights: Path) -> None:
+        options: list[dict[str, Any]] = [
+            {}, {"precision": "bf16"}, {"tile": 48}, {"overlap": 2}, {"max_memory": 10**9}
+        ]  # fmt: skip
+        descriptions = [
+            derain.load(str(weights), **{"device": "cpu", "precision": "fp32", **given}).describe() for given in options
+        ]
+        assert all(one != other for one, other in itertools.combinations(descriptions, 2))
+        again = derain.load(str(weights), "cpu", "fp32")
+        again.restore(np.zeros((40, 40, 3), np.uint8))
+        assert again.describe() == descriptions[0]
+
     def test_missing_weights_are_named(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"missing\.safetensors is missing"):
             derain.load(tmp_path / "missing.safetensors")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from derain.data.pictures import read_picture
+from derain.data.pictures import SUFFIXES, read_picture
 from derain.evaluation.quality import PROTOCOLS, measure
 from derain.evaluation.score import Candidate, as_json, as_rows, candidates, score_files
 from derain.restore.files import Job, plan
@@ -43,6 +43,13 @@ class TestPlan:
             "b.jpg",
         ]
         assert not out.exists()
+
+    def test_a_folder_is_searched_for_all_that_is_read(self, tmp_path: Path) -> None:
+        for suffix in SUFFIXES:
+            path = tmp_path / suffix / f"a{suffix}"
+            path.parent.mkdir()
+            path.touch()
+            assert [job.rainy for job in plan([path.parent], tmp_path / "out")] == [path]
 
     def test_a_picture_named_twice_is_one_job(self, tmp_path: Path) -> None:
         path = save(tmp_path / "in/a.png")

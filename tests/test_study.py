@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from derain import params
-from derain.compute.hardware import Hardware, choose
+from derain.compute.hardware import Hardware
 from derain.data.pack import Pack
 from derain.evaluation.evaluate import evaluate
 from derain.stream import learn_stream, network_of
@@ -95,7 +95,7 @@ def test_a_study_is_recorded_run_by_run_and_goes_on_where_it_was_interrupted(
 
 def test_a_run_gives_the_numbers_of_the_stream_by_itself(profile: Path, tmp_path: Path, hardware: Hardware) -> None:
     settings = params.load(profile)
-    runs = study.Seed(choose("cpu", "fp32", threads=1), study.PackedSets(tmp_path / "packs"))
+    runs = study.Seed(hardware, study.PackedSets(tmp_path / "packs"))
     found = runs.run(settings)
     packs = {name: Pack.open(tmp_path / "packs" / name, "train") for name in settings.datasets}
     test = Pack.open(tmp_path / "packs/first", "test")
@@ -111,19 +111,19 @@ def test_a_run_gives_the_numbers_of_the_stream_by_itself(profile: Path, tmp_path
 
 
 @pytest.mark.parametrize("name", ["si", "replay", "nr-rank-all-twice", "nr-alpha_l-0.002"])
-def test_a_beginning_that_is_shared_changes_no_number(profile: Path, tmp_path: Path, name: str) -> None:
+def test_a_beginning_that_is_shared_changes_no_number(
+    profile: Path, tmp_path: Path, hardware: Hardware, name: str
+) -> None:
     base = params.content(profile)
-    shared, alone = (
-        study.Seed(choose("cpu", "fp32", threads=1), study.PackedSets(tmp_path / folder)) for folder in ("one", "other")
-    )
+    shared, alone = (study.Seed(hardware, study.PackedSets(tmp_path / folder)) for folder in ("one", "other"))
     asked = params.of(variants.catalogue(base)[name].content)
     shared.run(params.of(base))
     assert shared.run(asked) == alone.run(asked)
 
 
-def test_runs_of_other_first_tasks_share_none(profile: Path, tmp_path: Path) -> None:
+def test_runs_of_other_first_tasks_share_none(profile: Path, tmp_path: Path, hardware: Hardware) -> None:
     base = params.content(profile)
-    runs = study.Seed(choose("cpu", "fp32", threads=1), study.PackedSets(tmp_path / "packs"))
+    runs = study.Seed(hardware, study.PackedSets(tmp_path / "packs"))
     variant = variants.catalogue(base)["alone-first"]
     whole, alone = (runs.run(params.of(content)).after["task0: first"] for content in (base, variant.content))
     assert whole != alone, "alone it learns for as many steps as the stream has"

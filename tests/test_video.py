@@ -25,8 +25,12 @@ class Same:
 
     receptive_radius = 0
 
-    def __init__(self) -> None:
+    def __init__(self, precision: str = "fp32") -> None:
         self.calls = 0
+        self.precision = precision
+
+    def describe(self) -> dict[str, str]:
+        return {"precision": self.precision}
 
     def __call__(self, batch: np.ndarray, /) -> np.ndarray:
         self.calls += 1
@@ -194,15 +198,16 @@ def test_an_interrupted_film_goes_on_and_ends_the_same(tmp_path: Path, weights: 
 
 def test_segments_of_something_else_are_never_taken_up(tmp_path: Path, weights: Path) -> None:
     given = film(tmp_path / "in.mp4", SEGMENT + 20)
-    for change in ("weights", "quality", "film"):
+    for change in ("weights", "quality", "film", "precision", "tile", "overlap", "max_memory"):
         with pytest.raises(KeyboardInterrupt):
             derain_film(given, tmp_path / "out.mp4", weights, Network(Stops(SEGMENT + 2)), 18)
         if change == "weights":
             weights.write_bytes(b"others")
         elif change == "film":
             film(given, SEGMENT + 21)
-        fresh = Same()
-        count = derain_film(given, tmp_path / "out.mp4", weights, Network(fresh), 20 if change == "quality" else 18)
+        fresh = Same("bf16" if change == "precision" else "fp32")
+        network = Network(fresh, **({change: 10**9} if change in {"tile", "overlap", "max_memory"} else {}))
+        count = derain_film(given, tmp_path / "out.mp4", weights, network, 20 if change == "quality" else 18)
         assert fresh.calls == count, change
         assert not list(tmp_path.glob(".out*")), "what is of no use is removed"
 

@@ -44,7 +44,7 @@ def run(seed: int, count: int) -> Figures:
 
 def _passing(rng: random.Random) -> list[Callable[[Handler], None]]:
     """What the next requests meet, no more of it than a download tries again."""
-    kinds = [
+    kinds: list[Callable[[], Callable[[Handler], None]]] = [
         lambda: cut(rng.randrange(len(CONTENT))),
         lambda: answer(rng.choice((408, 429, 500, 502, 503, 504))),
         lambda: hang_up,

@@ -16,10 +16,8 @@ from typing import Any
 from unittest import mock
 
 import torch
-from torch import nn
 
 from derain import console
-from derain.compute import forward
 from derain.disk import paths
 from derain.training import importance, learn
 from derain.training.micro_batches import MicroBatches
@@ -106,14 +104,14 @@ def _exhausted(step: int, fits: int, error: BaseException) -> Iterator[None]:
         now = next(steps)
         return within_memory(self, *given)
 
-    def exhausted(network: nn.Module, parts: Any, *given: Any) -> Any:
+    def exhausted(learner: learn.Learner, parts: Any) -> Any:
         def checked() -> Iterator[Any]:
             for part in parts:
                 if now >= step and len(part.rainy) > fits:
                     raise error
                 yield part
 
-        return backward(network, checked(), *given)
+        return backward(learner, checked())
 
     with (
         mock.patch.object(MicroBatches, "within_memory", counted),
@@ -153,6 +151,6 @@ _STAGES: dict[str, tuple[Callable[[], None], Any, Callable[[BaseException], Abst
     "test": (
         test,
         paths.RESULTS / "light/scores.json",
-        lambda error: mock.patch.object(forward.torch, "from_numpy", _raises(error)),
+        lambda error: mock.patch.object(torch, "from_numpy", _raises(error)),
     ),
 }

@@ -14,6 +14,7 @@ import os
 import random
 import shutil
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from typing import Any, BinaryIO, cast
 from unittest import mock
 
 from derain.data.pack import Pack, write_pack
-from derain.disk import atomic, paths
+from derain.disk import paths
 from derain.training import resume
 from derain.types import DataError, DerainError, SpaceError
 from stages import eval as eval_stage
@@ -67,7 +68,7 @@ class _Work:
     def with_fault(self, number: int, code: int) -> tuple[str, list[str]]:
         """Does the work with one call failing; returns which it was, and what was wrong with how it ended."""
         self._clean_up()
-        found = []
+        found: list[str] = []
         with _failing(number, code) as calls:
             try:
                 self._work()
@@ -134,7 +135,7 @@ def _failing(number: int | None, code: int) -> Iterator[list[str]]:
     with (
         mock.patch.object(os, "fdopen", opened),
         mock.patch.object(os, "fsync", or_fail("fsync", os.fsync)),
-        mock.patch.object(atomic.tempfile, "mkstemp", or_fail("open", atomic.tempfile.mkstemp)),
+        mock.patch.object(tempfile, "mkstemp", or_fail("open", tempfile.mkstemp)),
         mock.patch.object(Path, "replace", or_fail("rename", Path.replace)),
         mock.patch.object(Path, "chmod", or_fail("chmod", Path.chmod)),
     ):

@@ -49,6 +49,26 @@ class Hardware:
         """How many pixels of a batch are fastest at once, so that a layer stays in the cache; None: all of them."""
         return _PIXELS_AT_ONCE if self.device.type == "cpu" and self.precision == "fp32" else None
 
+    def set_up_process(self, threads: int | None = None) -> None:
+        """Makes this process deterministic, keeps fp32 exact, and on the CPU keeps freed memory.
+
+        These are settings of torch and glibc, for all that the process computes from then on.
+
+        Args:
+            threads: CPU threads; None leaves torch's own number. Results are bit-stable for one number of threads.
+        """
+        if threads is not None:
+            torch.set_num_threads(threads)
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        # Else each new tensor is filled before it is written: 3 % of a training step, and no result depends on it.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        # fp32 means fp32: by default a GPU convolves in TF32, with ten bits of mantissa.
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+        if not self.is_gpu:
+            _keep_freed_memory()
+
     def autocast(self) -> AbstractContextManager[None]:
         """The context for a forward pass: bf16 where `precision` says so, else nothing."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
@@ -82,14 +102,13 @@ class Hardware:
         }
 
 
-def choose(device: str = "auto", precision: str = "auto", threads: int | None = None) -> Hardware:
-    """Chooses device and precision where they are `auto`, and makes torch deterministic.
+def choose(device: str = "auto", precision: str = "auto") -> Hardware:
+    """Chooses device and precision where they are `auto`, and changes nothing: see `Hardware.set_up_process`.
 
     Args:
         device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`. Of several processes on a host each takes
             a GPU of its own, so that `cuda:N` is not allowed.
         precision: `auto` (bf16 where the hardware computes in it natively), `fp32` or `bf16`.
-        threads: CPU threads; None leaves torch's own number. Results are bit-stable for one number of threads.
 
     Raises:
         ParamsError: the device is not there, or one of the names is none of these.
@@ -108,17 +127,6 @@ def choose(device: str = "auto", precision: str = "auto", threads: int | None = 
             raise ParamsError(f"device: {device!r} is not there ({torch.cuda.device_count()} GPUs). Use auto or cpu.")
     if precision == "auto":
         precision = "bf16" if _computes_bf16(device) else "fp32"
-    if threads is not None:
-        torch.set_num_threads(threads)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
-    # Else each new tensor is filled before it is written: 3 % of a training step, and no result depends on it.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    # fp32 means fp32: by default a GPU convolves in TF32, with ten bits of mantissa.
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False
-    if device == "cpu":
-        _keep_freed_memory()
     return Hardware(torch.device(device), precision)
 
 

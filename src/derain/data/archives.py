@@ -259,7 +259,7 @@ class _Guard:
         """Writes a member that was checked, if it is a picture or a text."""
         parts = _parts(member.name) or []
         suffix = Path(parts[-1]).suffix.lower()
-        if suffix not in SUFFIXES | _TEXT_SUFFIXES or any(part.startswith((".", "__MACOSX")) for part in parts):
+        if suffix not in _TEXT_SUFFIXES.union(SUFFIXES) or any(part.startswith((".", "__MACOSX")) for part in parts):
             return
         target = self._root.joinpath(*parts)
         target.parent.mkdir(parents=True, exist_ok=True)

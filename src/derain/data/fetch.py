@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable
+from functools import partial
 from html.parser import HTMLParser
+from http.client import responses
+from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
-from urllib.error import HTTPError
 from urllib.parse import urlencode, urljoin, urlsplit
-from urllib.request import (
-    HTTPCookieProcessor,
-    HTTPDefaultErrorHandler,
-    HTTPErrorProcessor,
-    HTTPHandler,
-    HTTPRedirectHandler,
-    HTTPSHandler,
-    OpenerDirector,
-    ProxyHandler,
-    Request,
-    UnknownHandler,
-)
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 from derain.console import track, warn
 from derain.disk import atomic
@@ -87,91 +78,85 @@ def download(url: str, target: Path, sha256: str | None = None) -> None:
 
 
 def _gather(url: str, part: _Part) -> None:
-    session = _Session()
-    for attempt in range(RETRIES + 1):
-        try:
-            session.fetch(url, part)
-            return
-        except (_CutShortError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
-            fault = str(error) or type(error).__name__
-        except HTTPError as error:
-            error.close()
-            fault = f"the server answers {error.code} {http.client.responses.get(error.code, '')}".rstrip()
-            if error.code not in _PASSING:
-                raise DataError(f"{url}: {fault}: {_BY_HAND}") from None
-        except OSError as error:
-            fault = str(getattr(error, "reason", error))
-        if attempt < RETRIES:
-            wait = BACKOFF_SECONDS * 2**attempt
-            warn(f"{url}: {fault}; attempt {attempt + 2} of {RETRIES + 1} in {wait:.0f} s")
-            time.sleep(wait)
+    # Once at once, as a server may have closed the connection that a redirect left open; what else passes has to be
+    # waited for, and counts together with bodies that are cut, of which urllib3 knows nothing.
+    adapter = HTTPAdapter(max_retries=Retry(1, respect_retry_after_header=False))
+    with requests.Session() as session:
+        for scheme in ("https://", "http://"):
+            session.mount(scheme, adapter)
+        session.headers.update({"Accept-Encoding": "identity", "User-Agent": "derain"})
+        session.hooks["response"].append(_only_http)
+        for attempt in range(RETRIES + 1):
+            try:
+                _fetch(session, url, part)
+                return
+            except (_CutShortError, requests.RequestException, urllib3.exceptions.HTTPError) as error:
+                fault = _fault(error)
+                if _lasts(error):
+                    raise DataError(f"{url}: {fault}: {_BY_HAND}") from None
+            if attempt < RETRIES:
+                wait = BACKOFF_SECONDS * 2**attempt
+                warn(f"{url}: {fault}; attempt {attempt + 2} of {RETRIES + 1} in {wait:.0f} s")
+                time.sleep(wait)
     raise DataError(f"{url}: {fault}, {RETRIES + 1} times: run it again to resume, or {_BY_HAND}")
 
 
-class _Session:
-    """One cookie jar, and the address that a confirmation page led to."""
+def _only_http(response: requests.Response, **_: object) -> None:
+    """Refuses a redirect to any other kind of address; requests has no adapter for them, and names no status."""
+    scheme = urlsplit(response.headers.get("Location", "")).scheme
+    if response.is_redirect and scheme not in ("", "http", "https"):
+        raise requests.exceptions.InvalidSchema(f"unknown url type {scheme}", response=response)
 
-    def __init__(self) -> None:
-        # Only http and https: urllib's default opener would also read file: and ftp: addresses that a server names.
-        self._opener = OpenerDirector()
-        for handler in (
-            ProxyHandler(),
-            HTTPHandler(),
-            HTTPSHandler(),
-            HTTPRedirectHandler(),
-            HTTPDefaultErrorHandler(),
-            HTTPErrorProcessor(),
-            HTTPCookieProcessor(),
-            UnknownHandler(),
-        ):
-            self._opener.add_handler(handler)
-        self._confirmed: str | None = None
 
-    def fetch(self, url: str, part: _Part) -> None:
-        """Appends to `part` what is missing of the file, or raises."""
-        request = Request(self._confirmed or url, headers={"Accept-Encoding": "identity", "User-Agent": "derain"})  # noqa: S310
-        state = part.state(url)
-        if state is not None:
-            request.add_header("Range", f"bytes={state.size}-")
-            request.add_header("If-Range", state.validator)
-        try:
-            response = self._opener.open(request, timeout=TIMEOUT_SECONDS)
-        except HTTPError as error:
-            if error.code != 416 or state is None:
-                raise
-            error.close()
-            if error.headers.get("Content-Range") == f"bytes */{state.size}":
+def _lasts(error: Exception) -> bool:
+    """Whether another attempt would meet it again: an answer that does not pass, or an address that is none."""
+    response = getattr(error, "response", None)
+    return isinstance(error, ValueError) if response is None else response.status_code not in _PASSING
+
+
+def _fault(error: BaseException) -> str:
+    """What the server answered, or what lies at the bottom of the libraries' errors."""
+    response = getattr(error, "response", None)
+    if response is not None:
+        code = response.status_code
+        return ": ".join(filter(None, (f"the server answers {code} {responses.get(code, '')}".rstrip(), str(error))))
+    while error.__context__ is not None:
+        error = error.__context__
+    return str(error) or type(error).__name__
+
+
+def _fetch(session: requests.Session, url: str, part: _Part, confirmed: str | None = None) -> None:
+    """Appends to `part` what is missing of the file, or raises; `confirmed` is where a page in between led to."""
+    size, validator = part.state(url)
+    rest = {"Range": f"bytes={size}-", "If-Range": validator} if size else {}
+    with session.get(confirmed or url, headers=rest, stream=True, timeout=TIMEOUT_SECONDS) as response:
+        if response.status_code == 416 and size:
+            if response.headers.get("Content-Range") == f"bytes */{size}":
                 return
             part.discard()
-            raise _CutShortError("the part that is here does not fit the file on the server") from None
-        with response:
-            first = response.read(_CHUNK_BYTES)
-            if _is_page(response, first):
-                self._confirm(url, response.geturl(), first)
-                self.fetch(url, part)
-                return
-            part.write(url, response, first, _start(response, state))
-
-    def _confirm(self, url: str, address: str, page: bytes) -> None:
-        """Finds the address behind Google Drive's "too large to scan for viruses"; raises DataError on other pages."""
-        form = _Form()
-        form.feed(page.decode(errors="replace"))
-        if form.action is not None and self._confirmed is None:
-            target = urljoin(address, form.action)
-            host, here = urlsplit(target).hostname or "", urlsplit(address).hostname
-            if host == here or host.endswith(tuple(f".{name}" for name in _GOOGLE)):
-                self._confirmed = f"{target}?{urlencode(form.fields)}"
-                return
-        title = f" ({form.title.strip()[:80]!r})" if form.title.strip() else ""
-        raise DataError(f"{url} gives a web page{title} instead of a file: {_BY_HAND}")
+            raise _CutShortError("the part that is here does not fit the file on the server")
+        if response.status_code // 100 != 2:
+            raise requests.HTTPError(response=response)
+        response.raw.enforce_content_length = False  # the part says itself where it was cut
+        chunks = iter(partial(response.raw.read, _CHUNK_BYTES, decode_content=False), b"")
+        first = next(chunks, b"")
+        if not _is_page(response, first):
+            part.write(url, response, chain([first], chunks), _start(response, size))
+            return
+    _fetch(session, url, part, _behind(url, response.url, first, confirmed is None))
 
 
-@dataclass(frozen=True)
-class _State:
-    """How far an earlier attempt came, and by what the server knows the file."""
-
-    size: int
-    validator: str
+def _behind(url: str, address: str, page: bytes, follow: bool) -> str:
+    """The address behind Google Drive's "too large to scan for viruses"; raises DataError on other pages."""
+    form = _Form()
+    form.feed(page.decode(errors="replace"))
+    if form.action is not None and follow:
+        target = urljoin(address, form.action)
+        host, here = urlsplit(target).hostname or "", urlsplit(address).hostname
+        if host == here or host.endswith(tuple(f".{name}" for name in _GOOGLE)):
+            return f"{target}?{urlencode(form.fields)}"
+    title = f" ({form.title.strip()[:80]!r})" if form.title.strip() else ""
+    raise DataError(f"{url} gives a web page{title} instead of a file: {_BY_HAND}")
 
 
 class _Part:
@@ -182,51 +167,40 @@ class _Part:
         self.path = target.with_name(f"{target.name}.part")
         self._note = target.with_name(f"{target.name}.part.json")
 
-    def state(self, url: str) -> _State | None:
-        """What can be resumed; None if nothing is there or the server never said by what to know the file."""
+    def state(self, url: str) -> tuple[int, str]:
+        """How many bytes can be kept, and by what the server knows the file; none where it never said that."""
         try:
             note = json.loads(self._note.read_text())
-            size = self.path.stat().st_size
-            usable = note["url"] == url and note["validator"] and size > 0
-            return _State(size, note["validator"]) if usable else None
+            usable = note["url"] == url and note["validator"]
+            return (self.path.stat().st_size, note["validator"]) if usable else (0, "")
         except (OSError, ValueError, KeyError, TypeError):
-            return None
+            return 0, ""
 
-    def write(self, url: str, response: http.client.HTTPResponse, first: bytes, start: int) -> None:
-        """Writes `first` and the rest of the response from byte `start` on; raises if the length is not as declared."""
-        length = response.headers.get("Content-Length")
-        rest = int(length) if length and length.isdecimal() else None
-        written = 0
+    def write(self, url: str, response: requests.Response, chunks: Iterable[bytes], start: int) -> None:
+        """Writes the chunks from byte `start` on; raises if they are not as long together as was declared."""
+        length = response.headers.get("Content-Length", "")
+        rest = int(length) if length.isdecimal() else None
+        count = None
         if rest is not None:
             atomic.check_space(self.path, rest)
-        with self._file(url, response, start) as file:
-            chunks = -(-rest // _CHUNK_BYTES) if rest is not None else None
-            for chunk in track(_chunks(response, first), f"{self._target.name} (MiB)", chunks):
-                left = memoryview(chunk)
-                while left:  # an unbuffered file may take a part only
-                    with self._writing():
-                        left = left[file.write(left) :]
-                written += len(chunk)
-            with self._writing():
-                os.fsync(file.fileno())
+            count = -(-rest // _CHUNK_BYTES)
+        try:
+            written = self._append(url, response, track(chunks, f"{self._target.name} (MiB)", count), start)
+        except OSError as error:  # of the disk: those of the network are urllib3's own by now
+            raise atomic.not_written(self.path, error) from None
         if rest is not None and written != rest:
             raise _CutShortError(f"cut after {start + written:,} of {start + rest:,} bytes")
 
-    def _file(self, url: str, response: http.client.HTTPResponse, start: int) -> BinaryIO:
-        with self._writing():
-            if start == 0:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                self.path.unlink(missing_ok=True)
-                self._note.write_text(json.dumps({"url": url, "validator": _validator(response)}))
-            return self.path.open("ab", buffering=0)
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Tells faults of the disk from those of the network, which are OSErrors too and deserve another attempt."""
-        try:
-            yield
-        except OSError as error:
-            raise atomic.not_written(self.path, error) from None
+    def _append(self, url: str, response: requests.Response, chunks: Iterable[bytes], start: int) -> int:
+        if start == 0:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.unlink(missing_ok=True)
+            self._note.write_text(json.dumps({"url": url, "validator": _validator(response)}))
+        with self.path.open("ab") as file:
+            written = sum(map(file.write, chunks))
+            file.flush()
+            os.fsync(file.fileno())
+        return written
 
     def discard(self) -> None:
         self.path.unlink(missing_ok=True)
@@ -237,31 +211,25 @@ class _Part:
         self._note.unlink(missing_ok=True)
 
 
-def _chunks(response: http.client.HTTPResponse, first: bytes) -> Iterator[bytes]:
-    chunk = first
-    while chunk:
-        yield chunk
-        chunk = response.read(_CHUNK_BYTES)
-
-
-def _validator(response: http.client.HTTPResponse) -> str | None:
+def _validator(response: requests.Response) -> str | None:
     """What If-Range may name: a strong ETag or a date (RFC 9110, 13.1.5)."""
     etag = response.headers.get("ETag", "")
     return etag if etag.startswith('"') else response.headers.get("Last-Modified")
 
 
-def _start(response: http.client.HTTPResponse, state: _State | None) -> int:
+def _start(response: requests.Response, size: int) -> int:
     """The byte of the file that the answer begins with: what was asked for, or 0 for the whole file."""
-    if response.status != 206:
+    if response.status_code != 206:
         return 0
-    if state is None or not response.headers.get("Content-Range", "").startswith(f"bytes {state.size}-"):
+    if not size or not response.headers.get("Content-Range", "").startswith(f"bytes {size}-"):
         raise _CutShortError("the server sends another range than was asked for")
-    return state.size
+    return size
 
 
-def _is_page(response: http.client.HTTPResponse, first: bytes) -> bool:
+def _is_page(response: requests.Response, first: bytes) -> bool:
     head = first[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    return response.headers.get_content_type() == "text/html" or head.startswith((b"<!doctype html", b"<html"))
+    html = response.headers.get("Content-Type", "").lower().startswith("text/html")
+    return html or head.startswith((b"<!doctype html", b"<html"))
 
 
 class _Form(HTMLParser):

@@ -15,10 +15,25 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from derain.disk.atomic import write_atomically
 from derain.types import DataError
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
+SUFFIXES = {
+    ".png": "PNG",
+    ".apng": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".webp": "WEBP",
+    ".bmp": "BMP",
+    ".ppm": "PPM",
+    ".pgm": "PPM",
+    ".gif": "GIF",
+}
+"""The formats that are read, by suffix. Which one a file has is told by its content.
 
-# Pillow knows some forty formats more, a few of which start other programs; pictures of rain come in these.
-_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
+Pillow knows some forty formats more, a few of which start other programs; pictures of rain come in these.
+"""
+
+FORMATS = tuple(dict.fromkeys(SUFFIXES.values()))
 
 
 def read_picture(source: Path | BinaryIO, name: str | None = None) -> np.ndarray:
@@ -40,13 +55,13 @@ def read_picture(source: Path | BinaryIO, name: str | None = None) -> np.ndarray
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(source, formats=_FORMATS) as image:
+            with Image.open(source, formats=FORMATS) as image:
                 return _pixels(ImageOps.exif_transpose(image))
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         limit = f"{Image.MAX_IMAGE_PIXELS:,}"
         raise DataError(f"{shown} has more than {limit} pixels: cut it into smaller pictures or remove it") from None
     except UnidentifiedImageError:
-        raise DataError(f"{shown} is not a picture ({', '.join(_FORMATS)} are read): replace or remove it") from None
+        raise DataError(f"{shown} is not a picture ({', '.join(FORMATS)} are read): replace or remove it") from None
     except Exception as error:  # Pillow's decoders raise nearly every built-in exception on a damaged file
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise DataError(f"{shown} cannot be read ({reason}): replace or remove it") from None

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,6 @@ from derain.console import track
 from derain.data.pack import Pack
 from derain.disk import artifacts
 from derain.types import DataError
-
-_CHUNK = 2**20
 
 
 @dataclass(frozen=True)
@@ -99,10 +98,7 @@ def _md5(path: Path) -> str:
     """As DVC computes it: of a folder, of the list of its files."""
     if path.is_file():
         with path.open("rb") as file:
-            digest = hashlib.md5(usedforsecurity=False)
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
-        return digest.hexdigest()
+            return hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
     files = sorted(file for file in path.rglob("*") if file.is_file())
     entries = [{"md5": _md5(file), "relpath": file.relative_to(path).as_posix()} for file in files]
     entries.sort(key=lambda entry: entry["relpath"])

@@ -225,17 +225,7 @@ def _ssim_of_planes(x: Plane, y: Plane) -> float:
 
 def _window_mean(plane: Plane) -> Plane:
     """The Gaussian-weighted mean at each place where the whole window lies inside the plane."""
-    return _column_mean(_column_mean(plane).T).T
+    from scipy.ndimage import correlate1d  # takes 0.4 s, and `derain --help` names the protocols
 
-
-def _column_mean(plane: Plane) -> Plane:
-    height = plane.shape[0] - WINDOW + 1
-    rows = [plane[offset : offset + height] for offset in range(WINDOW)]
-    centre = WINDOW // 2
-    total = _WEIGHTS[centre] * rows[centre]
-    pair = np.empty_like(total)
-    for offset in range(centre):
-        np.add(rows[offset], rows[WINDOW - 1 - offset], out=pair)
-        pair *= _WEIGHTS[offset]
-        total += pair
-    return np.asarray(total)
+    inside = slice(WINDOW // 2, -(WINDOW // 2))
+    return np.asarray(correlate1d(correlate1d(plane, _WEIGHTS, 0)[inside], _WEIGHTS, 1)[:, inside])

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from derain.data.pictures import list_pictures
-from derain.restore.formats import SUFFIXES, WRITTEN
+from derain.data.pictures import SUFFIXES, list_pictures
+from derain.restore.formats import WRITTEN
 from derain.types import ParamsError
 
 

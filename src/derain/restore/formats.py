@@ -19,25 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, JpegImagePlugin, UnidentifiedImageError
 
+from derain.data.pictures import FORMATS
 from derain.types import DataError
 
 Levels = NDArray[Any]
 """uint8 or uint16, shape (height, width, 3), RGB, or (height, width), grey."""
-
-SUFFIXES = {
-    ".png": "PNG",
-    ".apng": "PNG",
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".webp": "WEBP",
-    ".bmp": "BMP",
-    ".ppm": "PPM",
-    ".pgm": "PPM",
-    ".gif": "GIF",
-}
-"""The formats that are read, by suffix. Which one a file has is told by its content."""
 
 WRITTEN = {"PNG": ".png", "JPEG": ".jpg", "TIFF": ".tif", "WEBP": ".webp", "BMP": ".bmp", "PPM": ".ppm"}
 """The formats that are written, and the suffix of each."""
@@ -117,8 +103,7 @@ def decode(content: bytes) -> Decoded:
     except UnidentifiedImageError:
         if content[:4] in _TIFF:
             return _unknown_tiff(content)
-        known = ", ".join(dict.fromkeys(SUFFIXES.values()))
-        raise DataError(f"is not a picture ({known} are read)") from None
+        raise DataError(f"is not a picture ({', '.join(FORMATS)} are read)") from None
     except MemoryError:
         raise DataError("does not fit into memory: cut it into smaller pictures") from None
     except Exception as error:  # decoders raise nearly every built-in exception on a damaged file
@@ -127,7 +112,7 @@ def decode(content: bytes) -> Decoded:
 
 
 def _opened(content: bytes) -> Image.Image:
-    return Image.open(io.BytesIO(content), formats=sorted(set(SUFFIXES.values())))
+    return Image.open(io.BytesIO(content), formats=FORMATS)
 
 
 def _decoded(image: Image.Image, content: bytes) -> Decoded:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -36,9 +36,13 @@ class Forward(Protocol):
     """A network on NumPy arrays: pictures (N, 3, H, W), float32, in [0, 1], to estimates of the same shape.
 
     `receptive_radius` is how far a pixel of the estimate sees; None: everything. May say in `taken` what memory a
-    picture takes, and in `side_multiple` of which number it makes sides multiples. Raises MemoryError where the
-    pictures do not fit.
+    picture takes, in `memory` how many bytes there are, and in `side_multiple` of which number it makes sides
+    multiples. Raises MemoryError where the pictures do not fit.
     """
+
+    def describe(self) -> Mapping[str, str | int]:
+        """What decides the last bits of an estimate besides the weights: device, precision, versions."""
+        ...
 
     @property
     def receptive_radius(self) -> int | None: ...
@@ -62,6 +66,14 @@ class Network:
                 raise ParamsError(f"{name}: {value} is not allowed. It must be at least {least}.")
         self._forward = forward
         self._tile, self._overlap, self._max_memory = tile, overlap, max_memory
+        self._asked = {"tile": tile, "overlap": overlap, "max_memory": max_memory}
+
+    def describe(self) -> dict[str, str | int | None]:
+        """How it computes, but for the weights: two that are described equally give equal pictures.
+
+        But for rounding, where memory ran out in one of them, or a GPU has less to spare: tiles are smaller then.
+        """
+        return {**self._forward.describe(), **self._asked}
 
     def restore(self, rainy: NDArray[Any], progress: Callable[[int, int], None] | None = None) -> NDArray[Any]:
         """The derained picture, of the shape and dtype of the rainy one.
@@ -131,7 +143,8 @@ class Network:
         if self._tile is not None:
             return tiles.Core(min(self._tile, height), min(self._tile, width))
         # The default leaves room for the result of a picture of any size; a bound that was asked for includes it.
-        memory = DEFAULT_MEMORY if self._max_memory is None else self._max_memory - rainy.nbytes
+        default: int = getattr(self._forward, "memory", DEFAULT_MEMORY)
+        memory = default if self._max_memory is None else self._max_memory - rainy.nbytes
         whole = tiles.Core(height, width)
         if tiles.memory(height, width, whole, tiles.Reach(0, 0), self._taken) <= memory:
             return whole
@@ -170,13 +183,16 @@ class _Torch:
     def __init__(self, network: nn.Module, where: Hardware, memory: int) -> None:
         from derain.compute.forward import fused
 
-        self._network, self._where, self._memory = network, where, memory
+        self._network, self._where, self.memory = network, where, memory
         self._fused = fused(network, where)
 
     def __call__(self, batch: NDArray[np.float32], /) -> NDArray[np.float32]:
         from derain.compute.forward import forward
 
         return forward(self._fused, batch, self._where)
+
+    def describe(self) -> Mapping[str, str | int]:
+        return self._where.describe()
 
     @property
     def side_multiple(self) -> int:
@@ -193,7 +209,7 @@ class _Torch:
     def receptive_radius(self) -> int | None:
         from derain.restore.probe import receptive_radius
 
-        return receptive_radius(self._network, self._where.device, self._memory / self.taken.pixel)
+        return receptive_radius(self._network, self._where.device, self.memory / self.taken.pixel)
 
 
 def load(
@@ -206,8 +222,8 @@ def load(
 ) -> Network:
     """A trained network, ready to take the rain off pictures.
 
-    Keeps freed memory in the process from then on (glibc's mallopt), as giving it back and getting it again at each
-    layer takes as long as the network itself.
+    Makes torch deterministic from then on, and keeps freed memory in the process (glibc's mallopt): giving it back and
+    getting it again at each layer takes as long as the network itself.
 
     Args:
         weights: a model of this project (.safetensors), a published PReNet checkpoint (.pth), or an exported .onnx,
@@ -237,13 +253,13 @@ def load(
     from derain.disk import networks
 
     where = hardware.choose(device, precision)
+    where.set_up_process()
     network = networks.load_network(weights, where.device)
     # A fused ReLU would make 0 of what is no number, and the picture would not show it.
     if not all(bool(tensor.isfinite().all()) for tensor in network.state_dict().values()):
         raise DataError(f"{weights} is damaged: it holds weights that are not finite. Train or fetch it again.")
-    if where.device.type == "cuda" and max_memory is None:
-        max_memory = int(0.8 * torch.cuda.mem_get_info(where.device)[0])
-    return Network(_Torch(network, where, max_memory or DEFAULT_MEMORY), tile, overlap, max_memory)
+    default = int(0.8 * torch.cuda.mem_get_info(where.device)[0]) if where.is_gpu else DEFAULT_MEMORY
+    return Network(_Torch(network, where, max_memory or default), tile, overlap, max_memory)
 
 
 def _size(picture: NDArray[Any]) -> str:

@@ -154,6 +154,11 @@ class _Session:
     def _ends(self) -> list[Any]:
         return [*self._session.get_inputs(), *self._session.get_outputs()]
 
+    def describe(self) -> dict[str, str | int]:
+        import onnxruntime
+
+        return {"device": "cpu", "precision": "fp32", "onnxruntime": onnxruntime.__version__}
+
     def __call__(self, batch: NDArray[np.float32], /) -> NDArray[np.float32]:
         try:
             derained: NDArray[np.float32] = self._session.run([OUTPUT], {INPUT: batch})[0]

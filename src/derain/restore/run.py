@@ -14,9 +14,10 @@ from typing import Any, Literal, Protocol, TypeVar
 import numpy as np
 from PIL import Image
 
+from derain.data.pictures import SUFFIXES
 from derain.disk.atomic import write_atomically
 from derain.restore.files import Job
-from derain.restore.formats import SUFFIXES, Decoded, Levels, decode, encode, with_bits
+from derain.restore.formats import Decoded, Levels, decode, encode, with_bits
 from derain.types import DataError, DerainError
 
 _AHEAD = 2

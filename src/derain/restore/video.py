@@ -1,8 +1,8 @@
 """Films: each frame through the network, in segments that survive an interruption, sound and subtitles copied.
 
 Frames are encoded in segments of `SEGMENT` frames, each a file of its own in a hidden folder beside the output, and at
-the end joined without encoding again. The folder bears a fingerprint of the film, the weights and the settings, so that
-segments of something else are never taken up. Memory holds one frame at a time.
+the end joined without encoding again. The folder bears a fingerprint of the film, the weights, how the network computes
+and the settings, so that segments of something else are never taken up. Memory holds one frame at a time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from derain.types import DataError, ParamsError
 if TYPE_CHECKING:
     import av
 
-    from derain.restore.run import Restorer
+    from derain.restore.network import Network
 
 SEGMENT = 48
 """Frames: what an interruption costs at most."""
@@ -43,7 +43,7 @@ _QUALITY: Mapping[str, Callable[[int], dict[str, str]]] = {
 film's rate, were it not told that the rate is constant; the times of the frames stay what they are."""
 
 
-def derain_film(film: Path, output: Path, weights: Path, network: Restorer, quality: int) -> int:
+def derain_film(film: Path, output: Path, weights: Path, network: Network, quality: int) -> int:
     """Derains a film and returns the number of its frames.
 
     Frames keep their number, size, times, pixel format, aspect ratio and colour tags; they are written upright. The
@@ -62,7 +62,7 @@ def derain_film(film: Path, output: Path, weights: Path, network: Restorer, qual
         raise ParamsError(f"{film} would be overwritten by its derained version; name another file with -o")
     if not film.is_file():
         raise DataError(f"{film}: no such film")
-    begun = _begun(output, _fingerprint(film, weights, quality))
+    begun = _begun(output, _fingerprint(film, weights, network, quality))
     try:
         frames = _derain_segments(film, begun, network, quality)
         joined = begun / f"joined{output.suffix}"
@@ -87,9 +87,10 @@ def _needed() -> Any:
     return av
 
 
-def _fingerprint(film: Path, weights: Path, quality: int) -> str:
+def _fingerprint(film: Path, weights: Path, network: Network, quality: int) -> str:
     facts = film.stat()
-    known = (str(film.resolve()), facts.st_size, facts.st_mtime_ns, sha256_of(weights), quality, SEGMENT)
+    computed = (sha256_of(weights), network.describe(), quality, SEGMENT)
+    known = (str(film.resolve()), facts.st_size, facts.st_mtime_ns, *computed)
     return hashlib.sha256(repr(known).encode()).hexdigest()[:16]
 
 
@@ -103,7 +104,7 @@ def _begun(output: Path, fingerprint: str) -> Path:
     return folder
 
 
-def _derain_segments(film: Path, folder: Path, network: Restorer, quality: int) -> int:
+def _derain_segments(film: Path, folder: Path, network: Network, quality: int) -> int:
     import av
 
     with av.open(str(film)) as container:
@@ -149,7 +150,7 @@ def _segment(
     first: list[av.VideoFrame],
     rest: Iterable[av.VideoFrame],
     stream: Any,
-    network: Restorer,
+    network: Network,
     quality: int,
 ) -> Iterator[av.VideoFrame]:
     """Encodes a segment's frames, unless it is there from an interrupted run, and lets them pass."""
@@ -193,7 +194,7 @@ def _pixel_format(given: str, codec: Any, odd: bool | int) -> str:
     return wanted if wanted in known else "yuv420p"
 
 
-def _restored(frame: av.VideoFrame, pixel_format: str, network: Restorer) -> av.VideoFrame:
+def _restored(frame: av.VideoFrame, pixel_format: str, network: Network) -> av.VideoFrame:
     import av
 
     deep = any(component.bits > 8 for component in frame.format.components)
