@@ -194,6 +194,13 @@ class Params(Section):
                 return task
         raise ParamsError(f"task {key!r} is not in the stream of params.yaml. Allowed: {_keys_of(self.tasks)}.")
 
+    @property
+    def content(self) -> dict[str, Any]:
+        """What their params.yaml holds: its keys alone, and the sections beside the others."""
+        content = _as_set(self)
+        sections = content.pop("sections")
+        return {**content, **sections}
+
     def section(self, kind: Literal["backbones", "strategies"]) -> Any:
         """The selected backbone's or strategy's own section, checked by the `Params` of its file."""
         name = self.backbone if kind == "backbones" else self.strategy
@@ -339,6 +346,15 @@ def _chain(first: FirstTask, stream: dict[str, LaterTask]) -> list[Task]:
             f"params.yaml: stream.{min(unreached)}.after: the chain of tasks never comes here from task '0'."
         )
     return tasks
+
+
+def _as_set(value: Any) -> Any:
+    """A value as YAML has it. Unlike `model_dump` it keeps a null that was written."""
+    if isinstance(value, BaseModel):
+        return {key: _as_set(part) for key, part in value if key in value.model_fields_set}
+    if isinstance(value, dict):
+        return {key: _as_set(part) for key, part in value.items()}
+    return [_as_set(part) for part in value] if isinstance(value, list) else value
 
 
 def _keys_of(tasks: list[Task]) -> str:
