@@ -29,10 +29,11 @@ from derain.data.sources import pack_set
 from derain.disk import paths
 from derain.evaluation.evaluate import evaluate
 from derain.evaluation.quality import RowScores
-from derain.evaluation.summary import ByTest, Summary, after_of_csv, forgetting_csv, machine_of, summarize
+from derain.evaluation.summary import ByTest, Summary, after_each_task, machine_of, summarize
 from derain.params import Params
 from derain.stream import Learned, consolidate_task, learn_task
-from derain.studies import comparison, experiments
+from derain.studies import experiments
+from derain.studies.recorded import begun, record, run_of
 from derain.training.masks import Mask
 from derain.training.strategy import Memory
 from derain.types import Task
@@ -76,8 +77,8 @@ class Seed:
                 self.reached[alike] = self.after(settings, task, reached)
             reached = self.reached[alike]
         machine = machine_of(self.hardware.describe())
-        found = summarize(settings, reached.scores, reached.facts, reached.stored, machine)
-        return Run(found, after_of_csv(forgetting_csv(settings, reached.scores).decode()))
+        summary = summarize(settings, reached.scores, reached.facts, reached.stored, machine)
+        return Run(summary, after_each_task(settings, reached.scores))
 
     def after(self, settings: Params, task: Task, before: Reached) -> Reached:
         """Learns a task, consolidates it, and evaluates the network on all tests, in fp32, as the pipeline does."""
@@ -121,22 +122,19 @@ def _of_first(settings: Params) -> tuple[object, ...]:
 
 def main() -> None:
     chosen = arguments()
-    base = params.content(chosen.params)
     settings = params.check(chosen.params)
     hardware = choose(settings.device, settings.precision, settings.threads)
     commit = experiments.head(Path(__file__).parent)
     for seed in chosen.seeds:
         with tempfile.TemporaryDirectory() as folder:
             runs = Seed(hardware, Path(folder))
-            for variant in named(base, chosen.names):
-                asked = params.of(variant.seeded(seed))
-                if comparison.of_today(settings, base, comparison.begun(chosen.record)).has(variant.name, seed):
+            for variant in named(settings, chosen.names):
+                if begun(chosen.record).of_today(settings).has(variant.name, seed):
                     continue
                 console.say(f"{variant.label}, seed {seed}")
-                found = runs.run(asked)
+                summary, after = runs.run(variant.seeded(seed))
                 day = date.today().isoformat()
-                made = comparison.run_of(base, variant, seed, commit, day, found.summary, found.after)
-                comparison.record(chosen.record, settings, [made])
+                record(chosen.record, settings, [run_of(settings, variant, seed, commit, day, summary, after)])
     console.say(f"{chosen.record} holds all of them")
 
 

@@ -1,29 +1,29 @@
-"""Recorded runs, and the rows of tables: doing nothing, this run, and the recorded strategies as mean and spread."""
+"""metrics/recorded.json: runs of variants of a params.yaml, kept so that tables and studies can be made of them."""
 
 from __future__ import annotations
 
 import fcntl
 import json
-import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, stdev
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from derain.disk import atomic
 from derain.evaluation import summary
 from derain.evaluation.quality import PROTOCOLS
-from derain.evaluation.summary import ByTest, Levels, Summary
+from derain.evaluation.summary import ByTest, Summary
 from derain.params import Params
 from derain.studies import variants
-from derain.studies.variants import Content, Variant
+from derain.studies.variants import Variant
 from derain.types import DataError
-from derain.web.wording import NOTHING, number
+
+ANOTHER_PROFILE = (
+    "The runs in metrics/recorded.json are of other parameters (data, network, training or strategies); left out."
+)
 
 
 class RecordedRun(BaseModel):
@@ -53,29 +53,17 @@ class RecordedRun(BaseModel):
         return [after.partition(": ")[2] for after in self.after]
 
 
-FIGURES: Mapping[str, Callable[[RecordedRun], float]] = {
-    "average": lambda run: _psnr(run.summary.average),
-    "forgetting": lambda run: _psnr(run.summary.forgetting),
-    "unseen": lambda run: _psnr(run.summary.unseen),
-}
-"""A run in single numbers (dB); not a number where it is undefined, as forgetting is for a single task."""
-
-
-def _psnr(figure: summary.Both | None) -> float:
-    return figure.psnr if figure else math.nan
-
-
 def run_of(
-    base: Content, variant: Variant, seed: int, commit: str, day: str, summary: Summary, after: dict[str, ByTest]
+    params: Params, variant: Variant, seed: int, commit: str, day: str, summary: Summary, after: dict[str, ByTest]
 ) -> RecordedRun:
-    """What is recorded of a variant's run; `base` is the params.yaml that it is a variant of."""
-    strategy = variant.content["strategy"]
+    """What is recorded of a run of a variant of `params`."""
+    strategy = variant.params.strategy
     return RecordedRun(
         name=variant.name,
         label=variant.label,
         strategy=strategy,
-        settings=variant.content.get(strategy) or {},
-        changes=list(variants.overrides(base, variant.content)),
+        settings=variant.params.sections.get(strategy, {}),
+        changes=list(variants.overrides(params.content, variant.params.content)),
         seed=seed,
         commit=commit,
         date=day,
@@ -99,8 +87,20 @@ class Recorded(BaseModel):
 
     def of(self, names: Iterable[str]) -> Recorded:
         """The runs of some variants alone, in the order of the names, then of seeds."""
-        chosen = [run for name in dict.fromkeys(names) for run in self.runs if run.name == name]
-        return self.model_copy(update={"runs": chosen})
+        return self._with(run for name in dict.fromkeys(names) for run in self.runs if run.name == name)
+
+    def of_today(self, params: Params) -> Recorded:
+        """The runs of params.yaml as it is: of its profile, and with its values of their strategies."""
+        today = variants.catalogue(params) if self.fits(params) else {}
+        sections = {name: variant.params.sections for name, variant in today.items()}
+        return self._with(
+            run for run in self.runs if run.name in today and run.settings == sections[run.name].get(run.strategy, {})
+        )
+
+    def beside(self, params: Params) -> Recorded | None:
+        """The strategies among the runs `of_today`, with the seeds they share; None where there are none."""
+        strategies = self.of_today(params).of(variants.STRATEGIES).with_shared_seeds()
+        return strategies if strategies.runs else None
 
     def has(self, name: str, seed: int) -> bool:
         """Whether a variant's run with a seed is there."""
@@ -112,7 +112,21 @@ class Recorded(BaseModel):
         All where none is shared: `note` then says which label has which.
         """
         shared = set.intersection(*map(set, self.seeds.values())) if self.runs else set()
-        return self.model_copy(update={"runs": [run for run in self.runs if run.seed in shared or not shared]})
+        return self._with(run for run in self.runs if run.seed in shared or not shared)
+
+    def joined(self, params: Params, runs: Iterable[RecordedRun]) -> Recorded:
+        """The runs, where they are of the profile of `params`, and further ones in place of those of the same name
+        and seed."""
+        kept = {(run.name, run.seed): run for run in self.runs if self.fits(params)}
+        kept |= {(run.name, run.seed): run for run in runs}
+        return Recorded(
+            protocol=f"{summary.MAIN}: {PROTOCOLS[summary.MAIN].description}",
+            profile=summary.profile(params),
+            runs=[kept[key] for key in sorted(kept)],
+        )
+
+    def _with(self, runs: Iterable[RecordedRun]) -> Recorded:
+        return self.model_copy(update={"runs": list(runs)})
 
     @property
     def by_label(self) -> dict[str, list[RecordedRun]]:
@@ -136,51 +150,9 @@ class Recorded(BaseModel):
         dates = " to ".join(sorted({min(run.date for run in self.runs), max(run.date for run in self.runs)}))
         seeds = {label: f"seed{'s' * (len(its) > 1)} {', '.join(map(str, its))}" for label, its in self.seeds.items()}
         alike = len(set(seeds.values())) == 1
-        ran = next(iter(seeds.values())) if alike else "; ".join(f"{label} {its}" for label, its in seeds.items())
+        said = next(iter(seeds.values())) if alike else "; ".join(f"{label} {its}" for label, its in seeds.items())
         spread = ", mean ± standard deviation" if any(len(its) > 1 for its in self.seeds.values()) else ""
-        return f"recorded on {machines}{differing}, {dates}, {ran}{spread}"
-
-
-class Spread(NamedTuple):
-    """A mean over seeds and its (sample) standard deviation; None for one seed."""
-
-    mean: float
-    deviation: float | None = None
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of the table; what a row has not got is None or missing. PSNR in dB."""
-
-    label: str
-    kind: Literal["nothing", "this", "recorded"]
-    psnr: Mapping[str, Spread]
-    ssim: Mapping[str, Spread]
-    average: tuple[Spread, Spread] | None
-    unseen: tuple[Spread, Spread] | None
-    forgetting: tuple[Spread, Spread] | None = None
-
-
-def of_today(params: Params, base: Content, recorded: Recorded) -> Recorded:
-    """The recorded runs of params.yaml as it is (`base`): of its profile, and with its values of their strategies."""
-    asked = variants.catalogue(base)
-
-    def is_asked(run: RecordedRun) -> bool:
-        return run.name in asked and run.settings == (asked[run.name].content.get(run.strategy) or {})
-
-    runs = filter(is_asked, recorded.runs) if recorded.fits(params) else []
-    return recorded.model_copy(update={"runs": list(runs)})
-
-
-def beside(params: Params, base: Content, recorded: Recorded) -> Recorded | None:
-    """The strategies among the runs `of_today`, with the seeds they share; None where there are none."""
-    strategies = of_today(params, base, recorded).of(variants.STRATEGIES).with_shared_seeds()
-    return strategies if strategies.runs else None
-
-
-ANOTHER_PROFILE = (
-    "The runs in metrics/recorded.json are of other parameters (data, network, training or strategies); left out."
-)
+        return f"recorded on {machines}{differing}, {dates}, {said}{spread}"
 
 
 def read_recorded(path: Path) -> Recorded:
@@ -218,7 +190,7 @@ def record(path: Path, params: Params, runs: Iterable[RecordedRun]) -> Recorded:
         there = begun(path)
         if there.runs and not there.fits(params):
             raise DataError(f"{path} holds runs of another profile, which fit no table with these. Move it away first.")
-        recorded = joined(there, params, runs)
+        recorded = there.joined(params, runs)
         atomic.write_atomically(path, _a_line_a_run(recorded).encode())
     return recorded
 
@@ -234,18 +206,6 @@ def _alone_in(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def joined(recorded: Recorded, params: Params, runs: Iterable[RecordedRun]) -> Recorded:
-    """Recorded runs, where they are of the profile of `params`, and further ones in place of those of the same name
-    and seed."""
-    kept = {(run.name, run.seed): run for run in recorded.runs if recorded.fits(params)}
-    kept |= {(run.name, run.seed): run for run in runs}
-    return Recorded(
-        protocol=f"{summary.MAIN}: {PROTOCOLS[summary.MAIN].description}",
-        profile=summary.profile(params),
-        runs=[kept[key] for key in sorted(kept)],
-    )
-
-
 def _a_line_a_run(recorded: Recorded) -> str:
     """JSON in which a new run is a new line."""
 
@@ -255,57 +215,3 @@ def _a_line_a_run(recorded: Recorded) -> str:
     content = recorded.model_dump(mode="json", exclude_none=True)
     runs = ",\n".join(text(run) for run in content.pop("runs"))
     return f'{text(content, 1)[:-2]},\n "runs": [\n{runs}\n]\n}}\n'
-
-
-def rows(run: Summary, recorded: Recorded | None) -> list[Row]:
-    """The table: doing nothing, this run, and a row a label of the recorded runs."""
-    labels = recorded.by_label if recorded else {}
-    return [
-        row("do nothing", "nothing", [run.input]),
-        row(f"this run ({run.strategy})", "this", [run]),
-        *(row(label, "recorded", [one.summary for one in runs]) for label, runs in labels.items()),
-    ]
-
-
-def rgb_rows(run: Summary, recorded: Recorded | None) -> list[Row]:
-    """The same table under the second protocol, without forgetting."""
-    labels = recorded.by_label if recorded else {}
-    return [
-        row("do nothing", "nothing", [run.input.rgb]),
-        row(f"this run ({run.strategy})", "this", [run.rgb]),
-        *(row(label, "recorded", [one.summary.rgb for one in runs]) for label, runs in labels.items()),
-    ]
-
-
-def spread(values: Sequence[float]) -> Spread:
-    """Mean and sample standard deviation."""
-    return Spread(fmean(values), stdev(values) if len(values) > 1 else None)
-
-
-def row(label: str, kind: Literal["nothing", "this", "recorded"], runs: Sequence[Levels]) -> Row:
-    """Runs with several seeds as one row; it has the test sets that all of them have."""
-    tests = [test for test in runs[0].psnr if all(test in run.psnr and test in run.ssim for run in runs)]
-    return Row(
-        label,
-        kind,
-        psnr={test: spread([run.psnr[test] for run in runs]) for test in tests},
-        ssim={test: spread([run.ssim[test] for run in runs]) for test in tests},
-        average=_both([run.average for run in runs]),
-        unseen=_both([run.unseen for run in runs]),
-        forgetting=_both([run.forgetting if isinstance(run, Summary) else None for run in runs]),
-    )
-
-
-def _both(figures: Sequence[summary.Both | None]) -> tuple[Spread, Spread] | None:
-    present = [figure for figure in figures if figure is not None]
-    if len(present) < len(figures):
-        return None
-    return spread([figure.psnr for figure in present]), spread([figure.ssim for figure in present])
-
-
-def level(value: Spread | None, digits: int) -> str:
-    """A mean, with its standard deviation where there is one."""
-    if value is None:
-        return NOTHING
-    deviation = "" if value.deviation is None else f" ± {value.deviation:.{digits}f}"
-    return number(value.mean, digits) + deviation
