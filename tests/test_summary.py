@@ -13,7 +13,15 @@ import pytest
 
 from derain import params as parameters
 from derain.evaluation.quality import Quality, Scores
-from derain.evaluation.summary import after_each_task, after_of_csv, forgetting_csv, machine_of, profile, read, summarize
+from derain.evaluation.summary import (
+    after_each_task,
+    after_of_csv,
+    forgetting_csv,
+    machine_of,
+    profile,
+    read,
+    summarize,
+)
 from derain.params import Params
 from derain.types import DataError, NumericError
 

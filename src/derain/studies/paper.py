@@ -15,7 +15,7 @@ from derain.studies.rows import Cell
 SETS = ("Rain100H", "Rain800", "Rain14000", "Rain100L", "SPA-Data")
 
 
-class Table(NamedTuple):
+class Printed(NamedTuple):
     """A table of the paper: its rows by what the network was trained on."""
 
     title: str
@@ -32,7 +32,7 @@ NOTES = {
     "f": "Table 1 gives 35.60 dB / 0.959 for NR on SPA-Data, in the other order; the network may be another one.",
 }
 
-TABLE_1 = Table(
+TABLE_1 = Printed(
     "Table 1: the four sets in a row, or mixed",
     {
         "SI": {
@@ -59,7 +59,7 @@ TABLE_1 = Table(
     },
 )
 
-TABLE_2 = Table(
+TABLE_2 = Printed(
     "Table 2: one set alone",
     {
         "Rain100H alone": {
@@ -94,7 +94,7 @@ TABLE_2 = Table(
     },
 )
 
-TABLE_3 = Table(
+TABLE_3 = Printed(
     "Table 3: what each part gives on unseen rain",
     {
         "Without both (SI)": {"SPA-Data": Cell(34.91, 0.951)},
@@ -104,7 +104,7 @@ TABLE_3 = Table(
     },
 )
 
-TABLE_4 = Table(
+TABLE_4 = Printed(
     "Table 4: unseen rain after each task of NR",
     {
         "after Rain100H": {"SPA-Data": Cell(34.50, 0.952)},
@@ -114,7 +114,7 @@ TABLE_4 = Table(
     },
 )
 
-TABLE_5 = Table(
+TABLE_5 = Printed(
     "Table 5: the order Rain100H, Rain100L, Rain14000, Rain800",
     {
         "Syn2Real": {"SPA-Data": Cell(32.87, 0.954)},

@@ -82,7 +82,7 @@ def as_markdown(drawn: Iterable[Table], profile: Path, record: Path) -> str:
     return "\n".join(parts)
 
 
-def _ours(params: Params, place: int, printed: paper.Table, recorded: Recorded) -> Table:
+def _ours(params: Params, place: int, printed: paper.Printed, recorded: Recorded) -> Table:
     if place == 4:
         return _after_each_task(params, recorded)
     columns = [on(test) for test, role in params.tests.items() if role == "unseen" or place != 3]
@@ -111,7 +111,7 @@ def _after_each_task(params: Params, recorded: Recorded) -> Table:
     return Table("Table 4, ours: unseen rain after each task", heads, rows, [_note(params, recorded)])
 
 
-def _theirs(place: int, printed: paper.Table) -> Table:
+def _theirs(place: int, printed: paper.Printed) -> Table:
     tests = [name for name in paper.SETS if any(name in cells for cells in printed.rows.values())]
     rows = [Row(label, [cells.get(name) for name in tests]) for label, cells in printed.rows.items()]
     keys = sorted({key for cells in printed.rows.values() for cell in cells.values() for key in cell.notes})
