@@ -104,12 +104,8 @@ def test_the_stream_twice_goes_on_from_its_end() -> None:
 
 
 def test_a_name_that_is_none_is_told_with_those_that_are() -> None:
-    assert [variant.name for variant in named(PARAMS, ["table3", "nr"])] == [
-        "si",
-        "nr-without-sc",
-        "nr-without-kd",
-        "nr",
-    ]
+    once = ["si", "nr-without-sc", "nr-without-kd", "nr"]
+    assert [variant.name for variant in named(PARAMS, ["table3", "nr"])] == once
     with pytest.raises(parameters.ParamsError, match=r"'nope' is no run.*table1, .*alone-heavy"):
         named(PARAMS, ["nope"])
 
@@ -155,12 +151,12 @@ def made(name: str, seed: int, level: float) -> RecordedRun:
     )
 
 
-def of(*runs: RecordedRun) -> Recorded:
+def record_of(*runs: RecordedRun) -> Recorded:
     return Recorded(profile=profile(PARAMS), runs=list(runs))
 
 
 def tables_of(*runs: RecordedRun) -> dict[str, Table]:
-    return {table.title.partition(":")[0]: table for table in tables(PARAMS, of(*runs))}
+    return {table.title.partition(":")[0]: table for table in tables(PARAMS, record_of(*runs))}
 
 
 def names(table: Table) -> list[str]:
@@ -222,7 +218,7 @@ def test_seeds_that_no_two_rows_share_and_rows_of_several_machines_are_told() ->
 
 def test_the_table_beside_a_run_is_of_the_seeds_that_its_rows_share() -> None:
     runs = [made("nr", 0, 26.0), made("nr", 1, 30.0), made("si", 0, 25.0)]
-    beside = of(*runs).beside(PARAMS)
+    beside = record_of(*runs).beside(PARAMS)
     assert beside is not None
     assert beside.seeds == {"NR": [0], "SI": [0]}
 
@@ -309,7 +305,7 @@ def test_the_studies_pictures_hold_the_means() -> None:
         made("si-channels-8", 0, 21.0),
     ]
     runs += [made("nr-rank-all-twice", 0, 28.0), made("nr-rank-free-twice", 0, 29.0), made("si-twice", 0, 28.5)]
-    pictures = panels.section(PARAMS, of(*runs))
+    pictures = panels.section(PARAMS, record_of(*runs))
     assert pictures is not None
     labels = re.findall(r'aria-label="([^"]+)"', pictures)
     assert "average PSNR (dB) by nr.alpha_l: 25.00, 26.50" in labels
@@ -323,12 +319,12 @@ def test_the_studies_pictures_hold_the_means() -> None:
     assert axes == [["24", "25", "26"]] * 3, "one scale, so that small differences look small"
     learned = ", ".join(f"{level:.2f}" for level in range(21, 29))
     assert any(label.startswith(f"PSNR on the set just learned (dB) rank all; SI grey: {learned}") for label in labels)
-    assert panels.section(PARAMS, of(made("nr", 0, 26.0))) is None
+    assert panels.section(PARAMS, record_of(made("nr", 0, 26.0))) is None
 
 
 def test_the_studies_csv_has_a_row_a_run_and_study() -> None:
     runs = [made("nr", 0, 26.0), made("nr", 1, 27.0), made("mix", 0, 30.0)]
-    rows = list(csv.DictReader(panels.table(PARAMS, of(*runs)).decode().splitlines()))
+    rows = list(csv.DictReader(panels.table(PARAMS, record_of(*runs)).decode().splitlines()))
     assert {row["study"] for row in rows if row["run"] == "Mix"} == {"table1", "strategies"}
     assert [row["psnr"] for row in rows if (row["study"], row["run"]) == ("table4", "NR")] == ["26.0", "27.0"]
     assert {row["forgetting"] for row in rows if row["run"] == "Mix"} == {""}
@@ -339,7 +335,7 @@ def test_the_orders_picture_is_of_means_by_what_comes_first_and_last() -> None:
     runs = [made(f"nr{order}", 0, level) for order, level in orders.items()]
     runs += [made(f"si{order}", 0, level + 1) for order, level in orders.items()]
     runs.append(made("nr-light-heavy-medium-varied", 0, 99.0))  # which SI has not run
-    pictures = panels.section(PARAMS, of(*runs))
+    pictures = panels.section(PARAMS, record_of(*runs))
     assert pictures is not None
     first, last = re.findall(r'aria-label="(average[^"]+)"', pictures)
     assert first == "average PSNR (dB) by the set that comes first, 3 orders; SI grey: 25.00, 21.00; 26.00, 22.00"
@@ -371,7 +367,7 @@ def test_a_record_of_another_profile_is_not_written_over(tmp_path: Path) -> None
 
 
 def test_runs_with_other_values_of_their_strategy_are_not_of_today() -> None:
-    recorded = of(made("nr", 0, 26.0), made("si", 0, 25.0))
+    recorded = record_of(made("nr", 0, 26.0), made("si", 0, 25.0))
     assert recorded.of_today(PARAMS) == recorded
     changed = parameters.of({**CONTENT, "nr": {**CONTENT["nr"], "alpha_l": 0.004}})
     assert [run.name for run in recorded.of_today(changed).runs] == ["si"]
@@ -399,10 +395,9 @@ def test_studies_of_unusual_streams_have_no_pictures_of_what_is_undefined(spoil:
 
 
 def test_a_union_in_the_stream_is_part_of_mix_and_repeated_sets_have_no_orders() -> None:
-    union = {"source": "mix", "of": [CONTENT["datasets"]["medium"], CONTENT["datasets"]["light"]]}
-    params = parameters.of(
-        {**CONTENT, "datasets": {**CONTENT["datasets"], "both": union}, "task0": {"dataset": "both"}}
-    )
+    datasets = CONTENT["datasets"]
+    union = {"source": "mix", "of": [datasets["medium"], datasets["light"]]}
+    params = parameters.of(CONTENT | {"datasets": datasets | {"both": union}, "task0": {"dataset": "both"}})
     mixed = variants.catalogue(params)["mix"].params.content["datasets"]["mixed"]
     assert mixed["source"] == "mix"
     assert len(mixed["of"]) == 5
