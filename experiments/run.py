@@ -18,27 +18,27 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
-from derain import console, params
+from derain import console
+from derain.params import Params, check
 from derain.studies import experiments, variants
-from derain.studies.comparison import Recorded
-from derain.studies.variants import Content, Variant
+from derain.studies.recorded import Recorded
+from derain.studies.variants import Variant
 from derain.types import ParamsError
 
 
 def main() -> int:
     chosen = arguments()
-    base = params.content()
-    params.check()
-    for line in experiments.of_this_clone(Path(), base).left_out:
+    params = check()
+    for line in experiments.of_this_clone(Path(), params).left_out:
         console.warn(line)
     for seed in chosen.seeds:
-        for variant in named(base, chosen.names):
+        for variant in named(params, chosen.names):
             name = f"{variant.name}-seed{seed}"
             # Looked at anew each time: several of these commands may be at work.
-            if Recorded(runs=experiments.of_this_clone(Path(), base).runs).has(variant.name, seed):
+            if Recorded(runs=experiments.of_this_clone(Path(), params).runs).has(variant.name, seed):
                 console.say(f"{name}: done before")
                 continue
-            command = command_of(base, variant, seed, chosen.queue)
+            command = command_of(params, variant, seed, chosen.queue)
             if not chosen.print:
                 make_way(name)
             console.say(f"$ {shlex.join(command)}")
@@ -48,25 +48,26 @@ def main() -> int:
     return 0
 
 
-def named(base: Content, names: list[str]) -> list[Variant]:
+def named(params: Params, names: list[str]) -> list[Variant]:
     """The variants and groups of these names, each variant once.
 
     Raises:
         ParamsError: there is none of that name.
     """
-    groups, catalogue = variants.groups(base), variants.catalogue(base)
-    found: dict[str, Variant] = {}
+    groups, catalogue = variants.groups(params), variants.catalogue(params)
+    chosen: dict[str, Variant] = {}
     for name in names:
         if name not in groups and name not in catalogue:
             raise ParamsError(f"{name!r} is no run of this params.yaml. Allowed: {', '.join([*groups, *catalogue])}.")
-        found |= {variant.name: variant for variant in groups.get(name) or [catalogue[name]]}
-    return list(found.values())
+        chosen |= {variant.name: variant for variant in groups.get(name) or [catalogue[name]]}
+    return list(chosen.values())
 
 
-def command_of(base: Content, variant: Variant, seed: int, queue: bool) -> list[str]:
+def command_of(params: Params, variant: Variant, seed: int, queue: bool) -> list[str]:
     """The `dvc exp run` of a variant with a seed."""
     name, how = f"{variant.name}-seed{seed}", "--queue" if queue else "--temp"
-    changes = [word for change in variants.overrides(base, variant.seeded(seed)) for word in ("-S", change)]
+    changed = variants.overrides(params.content, variant.seeded(seed).content)
+    changes = [word for change in changed for word in ("-S", change)]
     return ["dvc", "exp", "run", how, "--name", name, *changes]
 
 

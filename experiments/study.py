@@ -27,10 +27,11 @@ from derain.data.sets import pack_set, source_of
 from derain.disk import paths
 from derain.evaluation.evaluate import evaluate
 from derain.evaluation.quality import INPUT, RowScores
-from derain.evaluation.summary import ByTest, Summary, after_of_csv, forgetting_csv, machine_of, summarize
+from derain.evaluation.summary import ByTest, Summary, after_each_task, machine_of, summarize
 from derain.params import Params
 from derain.stream import Carried, learn_stream, network_of
-from derain.studies import comparison, experiments
+from derain.studies import experiments
+from derain.studies.recorded import begun, record, run_of
 from derain.training.crops import Packs
 from experiments.run import named
 
@@ -68,7 +69,7 @@ class Seed:
             for test in params.tests:
                 scores[test] |= self._scores(params, carried, test, task.name)
         summary = summarize(params, scores, facts, carried.stored, machine_of(self.hardware.describe()))
-        return Run(summary, after_of_csv(forgetting_csv(params, scores).decode()))
+        return Run(summary, after_each_task(params, scores))
 
     def _scores(self, params: Params, carried: Carried, test: str, task: str) -> Mapping[str, RowScores]:
         """A network's quality on a test set, and that of doing nothing, in fp32, as the pipeline takes them."""
@@ -97,7 +98,6 @@ class PackedSets:
 
 def main() -> None:
     chosen = arguments()
-    base = params.content(chosen.params)
     settings = params.check(chosen.params)
     hardware = choose(settings.device, settings.precision)
     hardware.set_up_process(settings.threads)
@@ -105,15 +105,13 @@ def main() -> None:
     for seed in chosen.seeds:
         with tempfile.TemporaryDirectory() as folder:
             runs = Seed(hardware, PackedSets(Path(folder)))
-            for variant in named(base, chosen.names):
-                asked = params.of(variant.seeded(seed))
-                if comparison.of_today(settings, base, comparison.begun(chosen.record)).has(variant.name, seed):
+            for variant in named(settings, chosen.names):
+                if begun(chosen.record).of_today(settings).has(variant.name, seed):
                     continue
                 console.say(f"{variant.label}, seed {seed}")
-                found = runs.run(asked)
+                summary, after = runs.run(variant.seeded(seed))
                 day = date.today().isoformat()
-                made = comparison.run_of(base, variant, seed, commit, day, found.summary, found.after)
-                comparison.record(chosen.record, settings, [made])
+                record(chosen.record, settings, [run_of(settings, variant, seed, commit, day, summary, after)])
     console.say(f"{chosen.record} holds all of them")
 
 

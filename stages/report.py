@@ -2,23 +2,23 @@
 
 from pathlib import Path
 
-from derain import params
+from derain import params as parameters
 from derain.console import run, say
 from derain.disk import atomic, paths
 from derain.evaluation import summary
 from derain.report import page, results
-from derain.studies import comparison, panels
+from derain.studies import panels
+from derain.studies.recorded import read_recorded
 
 
 def main() -> None:
-    settings = params.load()
-    found = results.read(settings, Path())
-    recorded = comparison.read_recorded(paths.RECORDED)
-    summed_up = summary.summarize(settings, found.scores, found.masks_facts, found.stored_bytes, found.machine)
-    forgetting = summary.forgetting_csv(settings, found.scores)
-    base = params.content()
-    studied = panels.table(base, comparison.of_today(settings, base, recorded))
-    html = page.build(settings, base, summed_up, found, recorded)
+    params = parameters.load()
+    left = results.read(params, Path())
+    recorded = read_recorded(paths.RECORDED)
+    summed_up = summary.summarize(params, left.scores, left.masks_facts, left.stored_bytes, left.machine)
+    forgetting = summary.forgetting_csv(summary.after_each_task(params, left.scores))
+    studied = panels.table(params, recorded.of_today(params))
+    html = page.build(params, summed_up, left, recorded)
     # All of it is made before any of it is written.
     atomic.write_atomically(paths.FORGETTING, forgetting)
     atomic.write_atomically(paths.STUDIES, studied)

@@ -18,7 +18,6 @@ from derain import params, plugins
 from derain.compute.hardware import Hardware
 from derain.data import sets, source
 from derain.data.pictures import write_png
-from derain.studies import experiments
 from derain.training import masks, objective, recipe
 from derain.training.micro_batches import parts_of
 from derain.training.strategy import Strategy
@@ -270,22 +269,3 @@ def test_a_stage_depends_on_all_code_that_makes_its_result(stage: str) -> None:
         covered = any(file == entry or entry in file.parents for entry in declared)
         only_docstring = len(ast.parse(file.read_text()).body) <= 1
         assert covered or only_docstring, file.relative_to(ROOT)
-
-
-def test_an_experiment_is_of_todays_code_where_dvc_would_run_nothing_again() -> None:
-    settings = params.load(ROOT / "params.yaml")
-    decisive = [ROOT / name for name in experiments.code_of(settings)]
-    assert all(path.exists() for path in decisive)
-    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    for stage in ("download", "train_task0", "sc_mask0", "kd_task", "sc_mask", "eval"):
-        for dep in stages[stage].get("do", stages[stage])["deps"]:
-            name = (
-                dep.replace("${backbone}", settings.backbone)
-                .replace("${strategy}", settings.strategy)
-                .replace("${objective}", settings.objective)
-                .replace("${recipe}", settings.recipe)
-            )
-            file = ROOT / name
-            of_code = name.startswith(("src/", "stages/"))
-            covered = any(file == path or path in file.parents or file in path.parents for path in decisive)
-            assert covered or not of_code, f"{stage}: {name}"

@@ -27,7 +27,9 @@ from derain.disk import artifacts
 from derain.evaluation import summary
 from derain.report import results
 from derain.stream import learn_stream
-from derain.studies import comparison, paper_tables, variants
+from derain.studies import variants
+from derain.studies.recorded import Recorded, RecordedRun, read_recorded, run_of
+from derain.studies.tables import as_markdown, tables
 from experiments.run import named
 from tests.conftest import by_role
 
@@ -153,7 +155,7 @@ def test_the_recorded_results_are_those_of_the_code_as_it_is(tmp_path: Path) -> 
     project = copy_of_the_project(tmp_path / "project")
     output = project.dvc("repro", "--allow-missing", "--dry")
     assert ran(output) == []
-    settings, recorded = params.load(ROOT / "params.yaml"), comparison.read_recorded(ROOT / "metrics/recorded.json")
+    settings, recorded = params.load(ROOT / "params.yaml"), read_recorded(ROOT / "metrics/recorded.json")
     assert recorded.fits(settings)
     plain = recorded.of(variants.STRATEGIES).runs
     assert {run.name for run in plain} == set(variants.STRATEGIES)
@@ -163,7 +165,7 @@ def test_the_recorded_results_are_those_of_the_code_as_it_is(tmp_path: Path) -> 
         assert run.settings | run_changes(run) == settings.sections[run.strategy] | run_changes(run), run.label
 
 
-def run_changes(run: comparison.RecordedRun) -> dict[str, Any]:
+def run_changes(run: RecordedRun) -> dict[str, Any]:
     """What a variant changes in its strategy's own section."""
     changed = (change.split("=") for change in run.changes if change.startswith(f"{run.strategy}."))
     return {key.partition(".")[2]: yaml.safe_load(value) for key, value in changed}
@@ -328,32 +330,30 @@ def test_the_runs_of_the_tables_are_experiments_that_leave_the_workspace_alone(p
     assert project.run("git", "status", "--short") == ""
     project.run("derain", "tables", "-o", "tables.md")
     printed = (project.folder / "tables.md").read_text()
-    base, day = params.content(project.folder / "params.yaml"), date.today().isoformat()
+    base, day = params.load(project.folder / "params.yaml"), date.today().isoformat()
     recomputed = []
     for variant in named(base, ["table3", "mix"]):
         project.dvc("exp", "apply", f"{variant.name}-seed1")
         settings = params.load(project.folder / "params.yaml")
         left = results.read(settings, project.folder)
         summed_up = summary.summarize(settings, left.scores, left.masks_facts, left.stored_bytes, left.machine)
-        after = summary.after_of_csv(summary.forgetting_csv(settings, left.scores).decode())
+        after = summary.after_each_task(settings, left.scores)
         if summed_up.forgetting:
             heavy = [level.psnr["heavy"] for level in after.values()]
             assert summed_up.forgetting.psnr == pytest.approx(heavy[0] - heavy[1], abs=2e-4), "two tasks"
         if variant.name in ("nr-without-kd", "nr"):
             weight = 0 if variant.name == "nr-without-kd" else 0.8
             assert project.metadata("models/task1.safetensors")["strategy_params"]["lambda_kd"] == weight
-            unseen = [found["unseen"] for found in summary.after_each_task(settings, left.scores).values()]
+            unseen = [level["unseen"] for level in summary.matrix(settings, left.scores).values()]
             first, last = (f"{psnr:.2f} / {ssim:.3f} |" for psnr, ssim in unseen)
             assert f"| {variant.label} | {last}" in printed
             if weight:
                 assert f"\n| after heavy | {first}" in printed, "Table 4"
                 assert f"\n| after light | {last}" in printed
-        recomputed.append(comparison.run_of(base, variant, 1, "", day, summed_up, after))
-    of_artifacts = comparison.joined(comparison.Recorded(), params.of(base), recomputed)
-    tables = paper_tables.tables(params.of(base), base, of_artifacts)
-    expected = paper_tables.as_markdown(tables, Path("params.yaml"), Path("metrics/recorded.json"))
-    assert printed == expected
-    assert {table.title.partition(",")[0] for table in tables} >= {"Table 1", "Table 3", "Table 4"}
+        recomputed.append(run_of(base, variant, 1, "", day, summed_up, after))
+    of_artifacts = tables(base, Recorded().joined(base, recomputed))
+    assert printed == as_markdown(of_artifacts, Path("params.yaml"), Path("metrics/recorded.json"))
+    assert {table.title.partition(",")[0] for table in of_artifacts} >= {"Table 1", "Table 3", "Table 4"}
     assert project.metadata("models/task0.safetensors")["dataset"] == "mixed"
     assert "forgetting" not in project.summary(), "undefined for one task"
     mixed, heavy = (Pack.open(project.folder / f"data/{part}", "train") for part in ("mixed", "heavy"))
@@ -374,8 +374,8 @@ def test_an_experiment_with_other_parameters_is_no_run_of_a_table(project: Proje
     (project.folder / "src/derain/strategies/new.py").write_text("")
     project.run("git", "add", "--all")
     assert "left out" not in project.run("derain", "tables")
-    (project.folder / "src/derain/inference.py").open("a").write("# changed\n")
-    told = "nr-seed0 is left out: it was made by other code (src/derain/inference.py)"
+    (project.folder / "src/derain/compute/forward.py").open("a").write("# changed\n")
+    told = "nr-seed0 is left out: it was made by other code (src/derain/compute/forward.py)"
     assert told in project.run("derain", "tables")
 
 

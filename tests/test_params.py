@@ -34,6 +34,13 @@ def test_every_profile_is_valid_and_has_the_keys_of_the_demo(profile: Path) -> N
     assert other.keys() == demo.keys()
 
 
+@pytest.mark.parametrize("profile", PROFILES, ids=lambda path: path.name)
+def test_parameters_know_what_their_file_holds(profile: Path) -> None:
+    raw = params.content(profile)
+    assert params.load(profile).content == raw
+    assert params.load(profile).model_copy(update={"seed": 7}).content == raw | {"seed": 7}
+
+
 @pytest.mark.parametrize("text", ["1e-05", "1e-5", "1E-5", "1.0e-05", "0.00001", "+1e-05"])
 def test_what_dvc_writes_for_a_small_number_is_a_number(tmp_path: Path, text: str) -> None:
     file = tmp_path / "params.yaml"

@@ -20,10 +20,10 @@ from rich.console import Console
 from derain import console
 from derain.disk import artifacts, atomic, paths
 from derain.evaluation import summary
-from derain.params import Params, content, load
+from derain.params import Params, load
 from derain.report import before_after, page, results, terminal
-from derain.studies import comparison, paper
-from derain.studies.comparison import Recorded
+from derain.studies import paper
+from derain.studies.recorded import Recorded, read_recorded
 from derain.types import DataError, NumericError
 from derain.web import charts
 from derain.web.markup import Markup, element, join
@@ -153,14 +153,13 @@ def write_recorded(content: Any) -> None:
 
 def record(*runs: tuple[str, int, float]) -> dict[str, Any]:
     """Recorded runs of this profile: (label, seed, dB added to the run's own PSNR on `first` and to its average)."""
-    settings = load()
-    found = results.read(settings, Path())
-    own = summary.summarize(settings, found.scores, found.masks_facts, found.stored_bytes, found.machine).as_json()
-    recorded: dict[str, Any] = {"profile": summary.profile(settings), "runs": []}
+    params = load()
+    left = results.read(params, Path())
+    own = summary.summarize(params, left.scores, left.masks_facts, left.stored_bytes, left.machine).as_json()
+    recorded: dict[str, Any] = {"profile": summary.profile(params), "runs": []}
     made = {"strategy": "si", "settings": {}, "changes": [], "commit": "1234567", "date": "2021-10-11"}
     names = {"SI": "si", "NR without SC": "nr-without-sc"}
-    levels = summary.after_of_csv(summary.forgetting_csv(settings, found.scores).decode())
-    after = {row: level.model_dump() for row, level in levels.items()}
+    after = {row: level.model_dump() for row, level in summary.after_each_task(params, left.scores).items()}
     for label, seed, more in runs:
         of_run = copy.deepcopy(own)
         of_run["psnr"]["first"] += more
@@ -173,10 +172,10 @@ def record(*runs: tuple[str, int, float]) -> dict[str, Any]:
 
 def built() -> str:
     """The page that the current folder gives."""
-    settings = load()
-    found = results.read(settings, Path())
-    summed_up = summary.summarize(settings, found.scores, found.masks_facts, found.stored_bytes, found.machine)
-    return page.build(settings, content(), summed_up, found, comparison.read_recorded(paths.RECORDED))
+    params = load()
+    left = results.read(params, Path())
+    summed_up = summary.summarize(params, left.scores, left.masks_facts, left.stored_bytes, left.machine)
+    return page.build(params, summed_up, left, read_recorded(paths.RECORDED))
 
 
 def test_the_page_needs_no_network_and_is_well_formed(project: Path) -> None:
@@ -323,8 +322,11 @@ def test_the_papers_numbers_never_stand_beside_rendered_rain(project: Path) -> N
 def test_the_papers_numbers_stand_beside_benchmarks_with_misprints_marked(project: Path) -> None:
     sets = {"first": "Rain800", "second": "rain14000", "strange": "SPA-Data"}
     benchmarks = {name: {"source": "benchmark", "set": of, "folder": "there"} for name, of in sets.items()}
-    settings = write_params(datasets=benchmarks)
-    assert paper.comparable(settings) == {"first": "Rain800", "second": "Rain14000", "strange": "SPA-Data"}
+    assert paper.comparable(write_params(datasets=benchmarks)) == {
+        "first": "Rain800",
+        "second": "Rain14000",
+        "strange": "SPA-Data",
+    }
     read = Page(built())
     assert read.balanced
     assert "Rain800 alone 25.86 0.871 36.34 a 0.973 33.71 0.957" in read.text

@@ -15,7 +15,8 @@ from derain.compute.hardware import Hardware
 from derain.data.pack import Pack
 from derain.evaluation.evaluate import evaluate
 from derain.stream import learn_stream, network_of
-from derain.studies import comparison, variants
+from derain.studies import variants
+from derain.studies.recorded import read_recorded
 from experiments import study, tune
 from tests.conftest import by_role
 
@@ -64,7 +65,7 @@ def test_a_study_is_recorded_run_by_run_and_goes_on_where_it_was_interrupted(
     record = tmp_path / "record.json"
     files = ("--params", str(profile), "--record", str(record))
     run(monkeypatch, "si", "nr", "--seeds", "1", *files)
-    first = comparison.read_recorded(record).runs
+    first = read_recorded(record).runs
     assert [(made.label, made.seed, made.changes) for made in first] == [("NR", 1, []), ("SI", 1, ["strategy=si"])]
 
     ran: list[tuple[str, int]] = []
@@ -80,7 +81,7 @@ def test_a_study_is_recorded_run_by_run_and_goes_on_where_it_was_interrupted(
     with pytest.raises(KeyboardInterrupt):
         run(monkeypatch, "nr", "si", "mix", "--seeds", "1", "2", *files)
     assert ran == [("si", 1)], "what was recorded is not run again, and Mix is fine-tuning on the union"
-    now = comparison.read_recorded(record)
+    now = read_recorded(record)
     assert [(made.name, made.seed) for made in now.runs] == [("mix", 1), ("nr", 1), ("si", 1)]
     assert now.runs[1:] == first
     assert now.fits(params.load(profile))
@@ -90,7 +91,7 @@ def test_a_study_is_recorded_run_by_run_and_goes_on_where_it_was_interrupted(
     content["nr"]["alpha_l"] = 0.004
     profile.write_text(yaml.safe_dump(content))
     run(monkeypatch, "nr", "--seeds", "1", *files)
-    assert [made.settings["alpha_l"] for made in comparison.read_recorded(record).of(["nr"]).runs] == [0.004]
+    assert [made.settings["alpha_l"] for made in read_recorded(record).of(["nr"]).runs] == [0.004]
 
 
 def test_a_run_gives_the_numbers_of_the_stream_by_itself(profile: Path, tmp_path: Path, hardware: Hardware) -> None:
@@ -114,18 +115,18 @@ def test_a_run_gives_the_numbers_of_the_stream_by_itself(profile: Path, tmp_path
 def test_a_beginning_that_is_shared_changes_no_number(
     profile: Path, tmp_path: Path, hardware: Hardware, name: str
 ) -> None:
-    base = params.content(profile)
+    settings = params.load(profile)
     shared, alone = (study.Seed(hardware, study.PackedSets(tmp_path / folder)) for folder in ("one", "other"))
-    asked = params.of(variants.catalogue(base)[name].content)
-    shared.run(params.of(base))
+    asked = variants.catalogue(settings)[name].params
+    shared.run(settings)
     assert shared.run(asked) == alone.run(asked)
 
 
 def test_runs_of_other_first_tasks_share_none(profile: Path, tmp_path: Path, hardware: Hardware) -> None:
-    base = params.content(profile)
+    settings = params.load(profile)
     runs = study.Seed(hardware, study.PackedSets(tmp_path / "packs"))
-    variant = variants.catalogue(base)["alone-first"]
-    whole, alone = (runs.run(params.of(content)).after["task0: first"] for content in (base, variant.content))
+    variant = variants.catalogue(settings)["alone-first"]
+    whole, alone = (runs.run(each).after["task0: first"] for each in (settings, variant.params))
     assert whole != alone, "alone it learns for as many steps as the stream has"
 
 

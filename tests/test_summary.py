@@ -13,7 +13,15 @@ import pytest
 
 from derain import params as parameters
 from derain.evaluation.quality import Quality, Scores
-from derain.evaluation.summary import forgetting_csv, machine_of, profile, read, summarize
+from derain.evaluation.summary import (
+    after_each_task,
+    after_of_csv,
+    forgetting_csv,
+    machine_of,
+    profile,
+    read,
+    summarize,
+)
 from derain.params import Params
 from derain.types import DataError, NumericError
 
@@ -30,7 +38,7 @@ TESTS = {"first": "learned", "second": "learned", "third": "learned", "strange":
 STREAM = {"1": {"dataset": "third", "after": "2"}, "2": {"dataset": "second", "after": "0"}}
 
 
-def settings(**changes: Any) -> Params:
+def params(**changes: Any) -> Params:
     content = {
         "seed": 0,
         "device": "cpu",
@@ -84,73 +92,75 @@ FACTS = {
 
 
 def summed_up() -> dict[str, Any]:
-    return summarize(settings(), scores(), FACTS, 1000, MACHINE).as_json()
+    return summarize(params(), scores(), FACTS, 1000, MACHINE).as_json()
 
 
 def test_levels_are_those_after_the_last_task_of_the_stream() -> None:
-    found = summed_up()
-    assert found["psnr"] == {"first": 27, "second": 24, "third": 36, "strange": 26.5}
-    assert found["ssim"] == {"first": 0.27, "second": 0.24, "third": 0.36, "strange": 0.265}
-    assert found["average"] == {"psnr": 29, "ssim": 0.29}
-    assert found["unseen"] == {"psnr": 26.5, "ssim": 0.265}
+    written = summed_up()
+    assert written["psnr"] == {"first": 27, "second": 24, "third": 36, "strange": 26.5}
+    assert written["ssim"] == {"first": 0.27, "second": 0.24, "third": 0.36, "strange": 0.265}
+    assert written["average"] == {"psnr": 29, "ssim": 0.29}
+    assert written["unseen"] == {"psnr": 26.5, "ssim": 0.265}
 
 
 def test_forgetting_and_transfer_follow_the_stream() -> None:
-    found = summed_up()
-    assert found["forgetting"] == {"psnr": ((31 - 27) + (28 - 24)) / 2, "ssim": 0.04}
-    assert found["backward_transfer"] == {"psnr": ((27 - 30) + (24 - 28)) / 2, "ssim": -0.035}
+    written = summed_up()
+    assert written["forgetting"] == {"psnr": ((31 - 27) + (28 - 24)) / 2, "ssim": 0.04}
+    assert written["backward_transfer"] == {"psnr": ((27 - 30) + (24 - 28)) / 2, "ssim": -0.035}
 
 
 def test_doing_nothing_and_rgb_have_the_same_numbers() -> None:
-    found = summed_up()
-    assert found["input"]["psnr"] == {"first": 10, "second": 20, "third": 25, "strange": 22}
-    assert found["input"]["average"] == {"psnr": 18.3333, "ssim": 0.1833}
-    assert found["rgb"]["psnr"] == {"first": 26, "second": 23, "third": 35, "strange": 25.5}
-    assert found["rgb"]["average"] == {"psnr": 28, "ssim": 0.28}
-    assert found["input"]["rgb"]["average"] == {"psnr": 17.3333, "ssim": 0.1733}
-    assert (found["protocol"], found["rgb"]["protocol"]) == ("matlab-y", "rgb")
+    written = summed_up()
+    assert written["input"]["psnr"] == {"first": 10, "second": 20, "third": 25, "strange": 22}
+    assert written["input"]["average"] == {"psnr": 18.3333, "ssim": 0.1833}
+    assert written["rgb"]["psnr"] == {"first": 26, "second": 23, "third": 35, "strange": 25.5}
+    assert written["rgb"]["average"] == {"psnr": 28, "ssim": 0.28}
+    assert written["input"]["rgb"]["average"] == {"psnr": 17.3333, "ssim": 0.1733}
+    assert (written["protocol"], written["rgb"]["protocol"]) == ("matlab-y", "rgb")
 
 
 def test_masks_are_rounded_to_four_decimals() -> None:
-    found = summed_up()
-    assert found["consolidated"] == {"task0": 0.5, "task2": 0.625, "task1": 0.6543}
-    assert found["free"] == 0.3457
+    written = summed_up()
+    assert written["consolidated"] == {"task0": 0.5, "task2": 0.625, "task1": 0.6543}
+    assert written["free"] == 0.3457
 
 
 def test_of_one_task_there_is_no_forgetting_and_no_unseen_set_has_no_mean() -> None:
-    alone = settings(stream={}, tests={"first": "learned", "second": "learned"})
-    found = summarize(alone, scores(), FACTS, 1000, MACHINE).as_json()
-    assert not {"forgetting", "backward_transfer"} & set(found), "not zero, which would look like the best"
-    assert found["average"] == {"psnr": 25, "ssim": 0.25}
-    assert "unseen" not in found
-    assert found["consolidated"] == {"task0": 0.5}
+    alone = params(stream={}, tests={"first": "learned", "second": "learned"})
+    written = summarize(alone, scores(), FACTS, 1000, MACHINE).as_json()
+    assert not {"forgetting", "backward_transfer"} & set(written), "not zero, which would look like the best"
+    assert written["average"] == {"psnr": 25, "ssim": 0.25}
+    assert "unseen" not in written
+    assert written["consolidated"] == {"task0": 0.5}
 
 
 def test_a_task_whose_set_is_not_tested_has_a_row_and_no_column() -> None:
-    found = summarize(
-        settings(tests={"first": "learned", "third": "learned"}), scores(), FACTS, 1000, MACHINE
+    written = summarize(
+        params(tests={"first": "learned", "third": "learned"}), scores(), FACTS, 1000, MACHINE
     ).as_json()
-    assert found["forgetting"]["psnr"] == 31 - 27
-    assert found["backward_transfer"]["psnr"] == 27 - 30
-    last = summarize(settings(tests={"third": "learned"}), scores(), FACTS, 1000, MACHINE).as_json()
+    assert written["forgetting"]["psnr"] == 31 - 27
+    assert written["backward_transfer"]["psnr"] == 27 - 30
+    last = summarize(params(tests={"third": "learned"}), scores(), FACTS, 1000, MACHINE).as_json()
     assert "forgetting" not in last, "the last task's own set"
 
 
 def test_a_set_that_comes_again_is_forgotten_once() -> None:
     again = {"1": {"dataset": "first", "after": "2"}, "2": {"dataset": "second", "after": "0"}}
-    found = summarize(settings(stream=again), scores(), FACTS, 1000, MACHINE).as_json()
-    assert found["forgetting"]["psnr"] == 28 - 24, "of the second set alone: the last task learned the first again"
-    assert found["backward_transfer"]["psnr"] == 24 - 28
+    written = summarize(params(stream=again), scores(), FACTS, 1000, MACHINE).as_json()
+    assert written["forgetting"]["psnr"] == 28 - 24, "of the second set alone: the last task learned the first again"
+    assert written["backward_transfer"]["psnr"] == 24 - 28
 
 
 def test_the_curve_has_a_row_for_each_cell_in_the_order_of_the_stream() -> None:
-    rows = list(csv.DictReader(io.StringIO(forgetting_csv(settings(), scores()).decode())))
+    after = after_each_task(params(), scores())
+    rows = list(csv.DictReader(io.StringIO(forgetting_csv(after).decode())))
     assert [row["after"] for row in rows[::4]] == ["task0: first", "task2: second", "task1: third"]
     assert [row["test"] for row in rows[:4]] == list(TESTS)
     table = {(row["after"], row["test"]): (float(row["psnr"]), float(row["ssim"])) for row in rows}
     assert table["task2: second", "first"] == (31, 0.31)
     assert table["task1: third", "strange"] == (26.5, 0.265)
     assert len(rows) == 12
+    assert after_of_csv(forgetting_csv(after).decode()) == after
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -158,18 +168,18 @@ def test_a_quality_that_is_no_finite_number_is_named(bad: float) -> None:
     broken: Any = scores()
     broken["second"]["task1"]["matlab-y"]["a"] = Quality(bad, 0.5)
     with pytest.raises(NumericError, match=r"second, task1: .*\ba\b"):
-        summarize(settings(), broken, FACTS, 1000, MACHINE)
+        summarize(params(), broken, FACTS, 1000, MACHINE)
 
 
 def test_a_fraction_that_is_no_number_is_named() -> None:
     spoilt = FACTS | {"task2": {"fraction_consolidated": math.nan, "fraction_free": 0}}
     with pytest.raises(NumericError, match="task2: fraction_consolidated is nan"):
-        summarize(settings(), scores(), spoilt, 1000, MACHINE)
+        summarize(params(), scores(), spoilt, 1000, MACHINE)
 
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     path = tmp_path / "summary.json"
-    written = summarize(settings(), scores(), FACTS, 1000, MACHINE)
+    written = summarize(params(), scores(), FACTS, 1000, MACHINE)
     path.write_text(json.dumps(written.as_json()))
     assert read(path) == written
 
@@ -184,8 +194,8 @@ def test_a_missing_or_damaged_summary_is_named(tmp_path: Path, content: str | No
 
 
 def test_seed_strategy_and_hardware_are_no_part_of_the_profile() -> None:
-    same = settings(seed=7, strategy="si", device="auto", precision="auto", threads=4)
-    assert profile(same) == profile(settings())
+    same = params(seed=7, strategy="si", device="auto", precision="auto", threads=4)
+    assert profile(same) == profile(params())
 
 
 @pytest.mark.parametrize(
@@ -194,17 +204,14 @@ def test_seed_strategy_and_hardware_are_no_part_of_the_profile() -> None:
         {"stream": {}},
         {"task0": {"dataset": "second"}},
         {"tests": {"first": "learned"}},
-        {"train": settings().train.model_dump() | {"epochs": 3, "micro_batch": None}},
-        {"data": settings().data.model_dump() | {"rains_per_photo": 2}},
-        {
-            "datasets": settings().model_dump(mode="json")["datasets"]
-            | {"more": {"source": "rendered", "kind": "light"}}
-        },
+        {"train": params().train.model_dump() | {"epochs": 3, "micro_batch": None}},
+        {"data": params().data.model_dump() | {"rains_per_photo": 2}},
+        {"datasets": params().model_dump(mode="json")["datasets"] | {"more": {"source": "rendered", "kind": "light"}}},
         {"sections": {"prenet": {"channels": 5, "stages": 2, "blocks": 1}}},
     ],
 )
 def test_data_network_training_and_tests_are_the_profile(changes: dict[str, Any]) -> None:
-    assert profile(settings(**changes)) != profile(settings())
+    assert profile(params(**changes)) != profile(params())
 
 
 def test_the_profile_survives_json_and_a_file(tmp_path: Path) -> None:

@@ -142,6 +142,13 @@ class Params(Section):
                 return task
         raise ParamsError(f"task {key!r} is not in the stream of params.yaml. Allowed: {_keys_of(self.tasks)}.")
 
+    @property
+    def content(self) -> dict[str, Any]:
+        """What their params.yaml holds: its keys alone, and the sections beside the others."""
+        content = _as_set(self)
+        sections = content.pop("sections")
+        return {**content, **sections}
+
     def selected(self, kind: Selected) -> str:
         """The name of the plug-in of that kind that is selected."""
         return str(getattr(self, plugins.KEYS[kind]))
@@ -207,6 +214,11 @@ def check(path: Path = PARAMS_FILE) -> Params:
 def parts(entry: Entry) -> list[Entry]:
     """The entries that one is made of: those of a union, else itself."""
     return [part for each in entry["of"] for part in parts(each)] if entry["source"] == "mix" else [entry]
+
+
+def sources(entry: Entry) -> set[str]:
+    """The sources that make an entry: its own, and those of a union's parts."""
+    return {str(each["source"]) for each in (entry, *parts(entry))}
 
 
 def read_entry(entry: Entry, key: str) -> Any:
@@ -310,6 +322,15 @@ def _chain(first: FirstTask, stream: dict[str, LaterTask]) -> list[Task]:
             f"params.yaml: stream.{min(unreached)}.after: the chain of tasks never comes here from task '0'."
         )
     return tasks
+
+
+def _as_set(value: Any) -> Any:
+    """A value as YAML has it. Unlike `model_dump` it keeps a null that was written."""
+    if isinstance(value, BaseModel):
+        return {key: _as_set(part) for key, part in value if key in value.model_fields_set}
+    if isinstance(value, dict):
+        return {key: _as_set(part) for key, part in value.items()}
+    return [_as_set(part) for part in value] if isinstance(value, list) else value
 
 
 def _keys_of(tasks: list[Task]) -> str:

@@ -26,26 +26,27 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(chosen: argparse.Namespace) -> int:
-    from derain import console, params
-    from derain.studies import comparison, experiments, paper_tables
+    from derain import console
+    from derain.params import load
+    from derain.studies import experiments
+    from derain.studies.recorded import read_recorded, record
+    from derain.studies.tables import as_markdown, tables
 
-    base = params.content(chosen.params)
-    settings = params.of(base)
-    found = experiments.of_this_clone(Path(), base)
-    for line in found.left_out:
+    params = load(chosen.params)
+    runs, left_out = experiments.of_this_clone(Path(), params)
+    for line in left_out:
         console.warn(line)
     if chosen.record:
-        recorded = comparison.record(chosen.recorded, settings, found.runs)
+        recorded = record(chosen.recorded, params, runs)
         console.say(
             f"{chosen.recorded}: {len(recorded.runs)} runs; `dvc repro` brings {paths.RECORDED} into the report"
         )
     else:
-        there = comparison.read_recorded(chosen.recorded)
-        if there.runs and not there.fits(settings):
+        there = read_recorded(chosen.recorded)
+        if there.runs and not there.fits(params):
             console.warn(f"{chosen.recorded} holds runs of other parameters than {chosen.params}; they are left out")
-        recorded = comparison.joined(there, settings, found.runs)
-    recorded = comparison.of_today(settings, base, recorded)
-    text = paper_tables.as_markdown(paper_tables.tables(settings, base, recorded), chosen.params, chosen.recorded)
+        recorded = there.joined(params, runs)
+    text = as_markdown(tables(params, recorded.of_today(params)), chosen.params, chosen.recorded)
     if chosen.output:
         atomic.write_atomically(chosen.output, text.encode())
         console.say(f"wrote {chosen.output}")

@@ -16,7 +16,7 @@ from derain import plugins
 from derain.console import say
 from derain.data.pack import write_pack
 from derain.data.source import Source
-from derain.params import Data, Entry, Params, parts, read_entry
+from derain.params import Data, Entry, Params, parts, read_entry, sources
 from derain.types import DataError, Pair, ParamsError
 
 
@@ -28,8 +28,9 @@ def source_of(entry: Entry, key: str, data: Data, seed: int) -> Source:
 
 def code_of(entry: Entry) -> dict[str, str]:
     """The SHA-256 of the files of all sources that make an entry, by name."""
-    names = {entry["source"], *(part["source"] for part in parts(entry))}
-    return {name: hashlib.sha256(plugins.file("sources", name).read_bytes()).hexdigest() for name in sorted(names)}
+    return {
+        name: hashlib.sha256(plugins.file("sources", name).read_bytes()).hexdigest() for name in sorted(sources(entry))
+    }
 
 
 def pack_set(name: str, entry: Entry, folder: Path, data: Data, seed: int) -> None:
@@ -93,14 +94,14 @@ def check_sets(params: Params) -> None:
     Raises:
         ParamsError: naming the key, the value and what is allowed.
     """
-    sources = {}
+    made = {}
     for name, entry in params.datasets.items():
         key = f"params.yaml: datasets.{name}"
-        sources[name] = source_of(entry, key, params.data, params.seed)
-        sources[name].check(key)
+        made[name] = source_of(entry, key, params.data, params.seed)
+        made[name].check(key)
     for task in params.tasks:
         key = "task0.dataset" if task.after is None else f"stream.{task.key}.dataset"
-        if "train" not in sources[task.dataset].roles:
+        if "train" not in made[task.dataset].roles:
             raise ParamsError(f"params.yaml: {key}: {task.dataset!r} has no training split. It can only be tested on.")
         for test, role in params.tests.items():
             tested = parts(params.datasets[test])
@@ -109,5 +110,5 @@ def check_sets(params: Params) -> None:
                     f"params.yaml: {key}: {task.dataset!r} is learned, so tests.{test} must be learned too."
                 )
     for test in params.tests:
-        if "test" not in sources[test].roles:
+        if "test" not in made[test].roles:
             raise ParamsError(f"params.yaml: tests.{test}: the set has no test split. It can only be learned.")

@@ -43,12 +43,12 @@ def candidates(clean: Path, derained: Path, rainy: Path | None) -> list[Candidat
     inputs: dict[str, Path] = {}
     if rainy is not None:
         inputs = {pair.name: pair.rainy for pair in folder_pairs(rainy, clean, spare_clean=True)}
-    found = []
+    pictures = []
     for pair in folder_pairs(derained, clean, spare_clean=True):
         if rainy is not None and pair.name not in inputs:
             raise DataError(f"{pair.rainy} has no rainy picture of its name in {rainy}: add or remove one")
-        found.append(Candidate(pair.name, pair.rainy, pair.clean, inputs.get(pair.name)))
-    return found
+        pictures.append(Candidate(pair.name, pair.rainy, pair.clean, inputs.get(pair.name)))
+    return pictures
 
 
 def score_files(pictures: Iterable[Candidate], protocol: str) -> Scores:

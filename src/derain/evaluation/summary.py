@@ -45,6 +45,10 @@ class ByTest(_Frozen):
     psnr: dict[str, Finite]
     ssim: dict[str, Finite]
 
+    def on(self, test: str) -> Both | None:
+        """The quality on one test set; None where it is not tested."""
+        return Both(psnr=self.psnr[test], ssim=self.ssim[test]) if test in self.psnr.keys() & self.ssim.keys() else None
+
 
 class Levels(ByTest):
     """The quality by test set, and its means over the `learned` sets and over the `unseen` ones, None without any."""
@@ -141,29 +145,33 @@ def machine_of(facts: Mapping[str, Any]) -> str:
     return f"{facts['device']}{kind}, {threads}, {facts['precision']}"
 
 
-def after_each_task(params: Params, scores_by_test: Mapping[str, Scores]) -> dict[str, dict[str, Quality]]:
-    """The matrix "after task i, on test set j" under `MAIN`: by task's name, by test set."""
+def matrix(params: Params, scores_by_test: Mapping[str, Scores]) -> dict[str, dict[str, Quality]]:
+    """The quality after task i on test set j under `MAIN`, in all its digits: by task's name, by test set."""
     return {
         task.name: {test: _mean(scores_by_test, test, task.name, MAIN) for test in params.tests}
         for task in params.tasks
     }
 
 
-def forgetting_csv(params: Params, scores_by_test: Mapping[str, Scores]) -> bytes:
-    """plots/forgetting.csv: a row for each cell of the matrix, in the order of the stream."""
-    matrix = after_each_task(params, scores_by_test)
+def after_each_task(params: Params, scores_by_test: Mapping[str, Scores]) -> dict[str, ByTest]:
+    """The same as it is recorded, by "task0: heavy", in the order of the stream."""
+    levels = matrix(params, scores_by_test)
+    return {f"{task.name}: {task.dataset}": ByTest(**_rounded(levels[task.name])) for task in params.tasks}
+
+
+def forgetting_csv(after: Mapping[str, ByTest]) -> bytes:
+    """plots/forgetting.csv: a row for each task and test set of `after_each_task`."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["after", "test", "psnr", "ssim"])
-    for task in params.tasks:
-        for test in params.tests:
-            psnr, ssim = matrix[task.name][test]
-            table.writerow([f"{task.name}: {task.dataset}", test, round(psnr, DECIMALS), round(ssim, DECIMALS)])
+    table.writerows(
+        [task, test, psnr, level.ssim[test]] for task, level in after.items() for test, psnr in level.psnr.items()
+    )
     return text.getvalue().encode()
 
 
 def after_of_csv(text: str) -> dict[str, ByTest]:
-    """The matrix of a plots/forgetting.csv: PSNR and SSIM by "task0: heavy" and test set, in the order of the stream.
+    """What `forgetting_csv` was given, read from its text.
 
     Raises:
         DataError: it is no such table.
@@ -178,14 +186,15 @@ def after_of_csv(text: str) -> dict[str, ByTest]:
     return levels
 
 
+SHARED_KINDS = ("backbone", "objective", "recipe")
+"""The keys of params.yaml that select a file, and its section with it, for all runs of a table alike."""
+
+
 def profile(params: Params) -> dict[str, Any]:
     """What two runs must share for their numbers to stand in one table: all but seed, strategy and hardware."""
-    shared = params.model_dump(
-        mode="json",
-        include={"train", "backbone", "objective", "recipe", "start", "data", "datasets", "task0", "stream", "tests"},
-    )
-    names = [params.selected(kind) for kind in ("backbones", "objectives", "recipes")]
-    return shared | {name: params.sections.get(name, {}) for name in names}
+    keys = {"train", "start", "data", "datasets", "task0", "stream", "tests", *SHARED_KINDS}
+    names = [getattr(params, kind) for kind in SHARED_KINDS]
+    return params.model_dump(mode="json", include=keys) | {name: params.sections.get(name, {}) for name in names}
 
 
 def read(path: Path) -> Summary:
@@ -238,11 +247,13 @@ def _levels(params: Params, by_test: Mapping[str, Quality]) -> dict[str, Any]:
         psnr, ssim = (fmean(value) for value in zip(*values, strict=True))
         return Both(psnr=rounded(psnr, role), ssim=rounded(ssim, role))
 
+    return {**_rounded(by_test), "average": mean_over("learned"), "unseen": mean_over("unseen")}
+
+
+def _rounded(by_test: Mapping[str, Quality]) -> dict[str, dict[str, float]]:
     return {
         "psnr": {test: rounded(value.psnr, test) for test, value in by_test.items()},
         "ssim": {test: rounded(value.ssim, test) for test, value in by_test.items()},
-        "average": mean_over("learned"),
-        "unseen": mean_over("unseen"),
     }
 
 
@@ -252,7 +263,7 @@ def _of_matrix(
     learned = {task.dataset: row for row, task in enumerate(params.tasks) if task.dataset in params.tests}
     if set(learned.values()) <= {len(params.tasks) - 1}:
         return None
-    rows = [[level[dataset] for dataset in learned] for level in after_each_task(params, scores_by_test).values()]
+    rows = [[level[dataset] for dataset in learned] for level in matrix(params, scores_by_test).values()]
     psnr = figure([[value.psnr for value in row] for row in rows], list(learned.values()))
     ssim = figure([[value.ssim for value in row] for row in rows], list(learned.values()))
     return Both(psnr=rounded(psnr, figure.__name__), ssim=rounded(ssim, figure.__name__))

@@ -13,10 +13,10 @@ from derain.evaluation.quality import INPUT, Scores
 from derain.evaluation.summary import MAIN
 from derain.params import Params
 from derain.report.results import Results
-from derain.report.wording import learned_in
 from derain.types import DataError
 from derain.web.markup import Markup, element
 from derain.web.slider import Embedded, as_it_is, as_jpeg, slider
+from derain.web.wording import learned_in
 
 LOSSLESS_BUDGET = 6_000_000
 """Bytes that all pictures of a page may take as they are; beyond, they become JPEGs."""

@@ -9,19 +9,18 @@ from typing import Any
 import yaml
 
 from derain.evaluation.quality import PROTOCOLS
-from derain.evaluation.summary import Summary, after_each_task
+from derain.evaluation.summary import SHARED_KINDS, Levels, Summary, matrix
 from derain.params import Params, parts
 from derain.report import tables
 from derain.report.before_after import before_and_after
 from derain.report.results import Coverage, Results
-from derain.report.wording import learned_in, stream
-from derain.studies import comparison, panels, paper_tables
-from derain.studies.comparison import Recorded, Row, level
-from derain.studies.variants import Content
+from derain.studies import panels
+from derain.studies.recorded import Recorded
+from derain.studies.rows import AVERAGE, FORGETTING, UNSEEN, Column
 from derain.web import charts
 from derain.web.charts import Cell, Line
 from derain.web.markup import Markup, asset, document, element, join, scrolling
-from derain.web.wording import NOTHING, number
+from derain.web.wording import NOTHING, learned_in, number, stream
 
 DEFINITIONS = {
     "average": "The mean over the learned sets after the last task: ACC of Lopez-Paz and Ranzato, “Gradient Episodic "
@@ -38,24 +37,23 @@ DEFINITIONS = {
 }
 
 
-def build(params: Params, base: Content, summary: Summary, results: Results, recorded: Recorded) -> str:
+def build(params: Params, summary: Summary, results: Results, recorded: Recorded) -> str:
     """The page of a run.
 
     Recorded runs have rows in the tables where they are of the run's parameters; else one line says that they are not.
-    `base` is what the run's params.yaml holds.
 
     Raises:
         DataError: a picture is missing or damaged.
     """
-    fitting = comparison.beside(params, base, recorded)
-    today = comparison.of_today(params, base, recorded)
+    fitting = recorded.beside(params)
+    today = recorded.of_today(params)
     sections = [
         _header(params, results),
-        _cards(params, summary, comparison.rows(summary, fitting)),
-        tables.results(params, summary, recorded, fitting),
+        _cards(params, summary, fitting),
+        tables.by_test_set(params, summary, recorded, fitting),
         tables.beside_the_paper(params, summary),
-        _paper_tables(params, base, today),
-        panels.section(base, today),
+        tables.of_studies(params, today),
+        panels.section(params, today),
         _memory(params, results, summary),
         _consolidation(params, results.masks),
         _losses(params, results.losses),
@@ -95,59 +93,40 @@ def _has_rendered_rain(params: Params, name: str) -> bool:
     return any(part["source"] == "rendered" for part in parts(params.datasets[name]))
 
 
-def _paper_tables(params: Params, base: Content, recorded: Recorded) -> Markup | None:
-    """The paper's tables and the studies, from recorded runs, each folded away."""
-    found = paper_tables.tables(params, base, recorded)
-    if not found:
-        return None
-    folded = [element("details", element("summary", table.title), *_texts(table)) for table in found]
-    return element("section", element("h2", "The paper’s tables, and further ones"), *folded)
-
-
-def _texts(table: paper_tables.Table) -> list[Markup]:
-    heads = [element("th", name, scope="col") for name in ("", *table.columns)]
-    rows = [
-        element("tr", element("th", label, scope="row"), *(element("td", cell) for cell in cells))
-        for label, cells in table.rows
-    ]
-    body = element("table", element("thead", element("tr", *heads)), element("tbody", *rows))
-    return [scrolling(body, table.title), *(element("p", note, class_="note") for note in table.notes)]
-
-
-def _cards(params: Params, summary: Summary, rows: Sequence[Row]) -> Markup:
+def _cards(params: Params, summary: Summary, fitting: Recorded | None) -> Markup:
     # Plain sequential training is the yardstick; a run of it is compared with NR instead.
     rival = "NR" if summary.strategy == "si" else "SI"
-    rivals = [row for row in rows if row.kind == "recorded" and row.label == rival]
+    rivals = fitting.by_label.get(rival, []) if fitting else []
     unseen = [test for test, role in params.tests.items() if role == "unseen"]
 
-    def others(figure: tables.Figure, among: Iterable[Row]) -> list[tuple[str, str]]:
-        names = [row.label + ", recorded" * (row.kind == "recorded") for row in among]
-        found = [figure(row) for row in among]
-        return [(name, level(value and value[0], 2)) for name, value in zip(names, found, strict=True)]
+    def others(column: Column) -> list[tuple[str, str]]:
+        runs: dict[str, list[Levels]] = {"do nothing": [summary.input]} if column is not FORGETTING else {}
+        if rivals:
+            runs[f"{rival}, recorded"] = [run.summary for run in rivals]
+        cells = {name: column.figure(its) for name, its in runs.items()}
+        return [(name, cell.spread if cell else NOTHING) for name, cell in cells.items()]
 
     cards = []
     if summary.average:
-        compared = others(lambda row: row.average, [rows[0], *rivals])
-        cards.append(_card("Average PSNR over the learned sets", summary.average.psnr, compared))
+        cards.append(_card("Average PSNR over the learned sets", summary.average.psnr, others(AVERAGE)))
     if summary.forgetting and summary.backward_transfer:
-        transfer = ("backward transfer", number(summary.backward_transfer.psnr, 2))
-        compared = [*others(lambda row: row.forgetting, rivals), transfer]
+        compared = [*others(FORGETTING), ("backward transfer", number(summary.backward_transfer.psnr))]
         cards.append(_card("Forgetting (lower is better)", summary.forgetting.psnr, compared))
     if summary.unseen:
-        compared = others(lambda row: row.unseen, [rows[0], *rivals])
-        cards.append(_card(f"PSNR on rain never learned ({', '.join(unseen)})", summary.unseen.psnr, compared))
+        title = f"PSNR on rain never learned ({', '.join(unseen)})"
+        cards.append(_card(title, summary.unseen.psnr, others(UNSEEN)))
     return element("section", *cards, class_="cards", aria_label="In short")
 
 
 def _card(title: str, value: float, compared: Iterable[tuple[str, str]]) -> Markup:
     entries = [join([element("dt", name), element("dd", figure)]) for name, figure in compared]
-    figure = element("p", number(value, 2), element("small", " dB"), class_="figure")
+    figure = element("p", number(value), element("small", " dB"), class_="figure")
     return element("div", element("h2", title), figure, element("dl", *entries), class_="card")
 
 
 def _memory(params: Params, results: Results, summary: Summary) -> Markup:
-    matrix = after_each_task(params, results.scores)
-    levels = {test: [matrix[task.name][test].psnr for task in params.tasks] for test in params.tests}
+    after = matrix(params, results.scores)
+    levels = {test: [after[task.name][test].psnr for task in params.tasks] for test in params.tests}
     panels = [
         _memory_panel(params, test, learned_in(params, test), levels[test], summary.input.psnr[test])
         for test in params.tests
@@ -196,7 +175,7 @@ def _memory_panel(params: Params, name: str, small_print: str, levels: Sequence[
 def _matrix(params: Params, levels: Mapping[str, Sequence[float]], nothing: Mapping[str, float]) -> Markup:
     def cell(test: str, value: float, outlined: bool = False) -> Cell:
         low, high = min(nothing[test], *levels[test]), max(nothing[test], *levels[test])
-        return Cell(number(value, 2), (value - low) / (high - low) if high > low else 0, outlined)
+        return Cell(number(value), (value - low) / (high - low) if high > low else 0, outlined)
 
     rows = [("do nothing", [cell(test, nothing[test]) for test in params.tests])]
     rows += [
@@ -301,10 +280,10 @@ def _footer(params: Params, results: Results) -> Markup:
         join([element("dt", name), element("dd", text[0].upper() + text[1:])]) for name, text in definitions.items()
     ]
     made = results.masks[params.tasks[-1].name].facts
-    shown = params.model_dump(
-        mode="json", include={"seed", "task0", "stream", "tests", "datasets", "data", "train", "backbone", "strategy"}
-    )
-    shown |= {name: params.sections.get(name, {}) for name in (params.backbone, params.strategy)}
+    kinds = (*SHARED_KINDS, "strategy")
+    keys = {"seed", "task0", "stream", "tests", "datasets", "data", "train", *kinds}
+    shown = params.model_dump(mode="json", include=keys)
+    shown |= {name: params.sections.get(name, {}) for name in (getattr(params, kind) for kind in kinds)}
     shown["made with"] = {
         key: made[key]
         for key in ("device", "precision", "threads", "processes", "cpu_capability", "libraries")

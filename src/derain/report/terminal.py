@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
 from derain import console
@@ -10,67 +10,47 @@ from derain import params as parameters
 from derain.disk import paths
 from derain.evaluation import summary
 from derain.evaluation.quality import PROTOCOLS
-from derain.evaluation.summary import Summary
+from derain.evaluation.summary import Levels
 from derain.params import Params
-from derain.studies import comparison
-from derain.studies.comparison import Recorded, Row, Spread, level
-from derain.studies.variants import Content
-
-Figure = Callable[[Row], Spread | None]
-"""What a column shows of a row; None where the row has not got it."""
+from derain.studies.recorded import ANOTHER_PROFILE, read_recorded
+from derain.studies.rows import AVERAGE, FORGETTING, Cell, Column, on, results, text
 
 
-def print_results(params: Params, base: Content, run: Summary, recorded: Recorded, report: Path) -> None:
-    """Prints the table of a run, with the recorded runs where they are of its parameters, and where the report lies."""
-    fitting = comparison.beside(params, base, recorded)
-    columns = _columns(params)
+def show(root: Path) -> None:
+    """Prints the table of the last run from its metrics/summary.json, with the recorded runs of its parameters.
+
+    Raises:
+        DataError: it is missing or damaged.
+    """
+    params = parameters.load(root / parameters.PARAMS_FILE)
+    run, recorded = summary.read(root / paths.SUMMARY), read_recorded(root / paths.RECORDED)
+    fitting = recorded.beside(params)
+    table = results(_columns(params), run, fitting)
     rows = [
-        [row.label + "*" * (row.kind == "recorded"), *(_narrow(figure(row), digits) for _, digits, figure in columns)]
-        for row in comparison.rows(run, fitting)
+        [label + "*" * (kind == "recorded"), *(text(cell).replace(" ", "") for cell in cells)]
+        for label, cells, kind in table.rows
     ]
     notes = ["PSNR in dB after the last task; average, SSIM and forgetting over the learned sets."]
     if fitting:
         notes.append(f"* {fitting.note}")
     elif recorded.runs:
-        notes.append(comparison.ANOTHER_PROFILE)
+        notes.append(ANOTHER_PROFILE)
     notes.append(f"{run.protocol}: {PROTOCOLS[run.protocol].description}")
-    console.table("Results by test set", ["", *(name for name, _, _ in columns)], rows, "\n".join(notes))
-    console.say(f"Report: {report}")
+    console.table(table.title, ["", *(column.name for column in table.columns)], rows, "\n".join(notes))
+    console.say(f"Report: {root / paths.REPORT}")
 
 
-def show(root: Path) -> None:
-    """Prints the table of the last run from its metrics/summary.json.
-
-    Raises:
-        DataError: it is missing or damaged.
-    """
-    base = parameters.content(root / parameters.PARAMS_FILE)
-    params = parameters.of(base)
-    run = summary.read(root / paths.SUMMARY)
-    print_results(params, base, run, comparison.read_recorded(root / paths.RECORDED), root / paths.REPORT)
-
-
-def _columns(params: Params) -> list[tuple[str, int, Figure]]:
-    """Name, digits and figure. Of a learned set only the mean over seeds, so that the table stays narrow."""
-
-    def on(test: str, role: str) -> Figure:
-        def figure(row: Row) -> Spread | None:
-            value = row.psnr.get(test)
-            return value if value is None or role == "unseen" else Spread(value.mean)
-
-        return figure
-
-    def on_all(role: str) -> list[tuple[str, int, Figure]]:
-        return [(test, 2, on(test, role)) for test, its_role in params.tests.items() if its_role == role]
-
+def _columns(params: Params) -> list[Column]:
+    """Of a learned set only the mean over seeds, so that the table stays narrow."""
     return [
-        *on_all("learned"),
-        ("average", 2, lambda row: row.average and row.average[0]),
-        ("SSIM", 3, lambda row: row.average and Spread(row.average[1].mean)),
-        ("forgetting", 2, lambda row: row.forgetting and row.forgetting[0]),
-        *on_all("unseen"),
+        *(on(test).without("ssim", "deviation") for test, role in params.tests.items() if role == "learned"),
+        AVERAGE.without("ssim"),
+        Column("SSIM", _ssim),
+        FORGETTING.without("ssim"),
+        *(on(test).without("ssim") for test, role in params.tests.items() if role == "unseen"),
     ]
 
 
-def _narrow(value: Spread | None, digits: int) -> str:
-    return level(value, digits).replace(" ", "")
+def _ssim(runs: Sequence[Levels]) -> Cell | None:
+    average = AVERAGE.figure(runs)
+    return Cell(average.ssim, form=".3f") if average and average.ssim is not None else None

@@ -9,14 +9,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any, Literal, TypeVar
 
-from derain.studies import comparison, variants
-from derain.studies.comparison import Recorded, RecordedRun
-from derain.studies.variants import Content, Variant
+from derain.params import Params
+from derain.studies import variants
+from derain.studies.recorded import Recorded, RecordedRun
+from derain.studies.rows import AVERAGE, FORGETTING, Column
+from derain.studies.variants import Variant
 from derain.web import charts
 from derain.web.charts import Line
 from derain.web.markup import Markup, element
 
-Figure = Callable[[RecordedRun], float]
 Made = Mapping[str, tuple[Variant, Sequence[RecordedRun]]]
 """The variants of a study that ran, by name, with their runs."""
 Look = Literal["main", "other"]
@@ -26,23 +27,16 @@ _LOOKS: Mapping[str, Look] = {"nr": "main", "si": "other"}
 """Of the strategies that widths and orders compare."""
 _TWICE = ("nr-rank-all-twice", "nr-rank-free-twice", "si-twice")
 
-_FIGURES: Mapping[str, Figure] = {
-    "average PSNR (dB)": comparison.FIGURES["average"],
-    "forgetting (dB)": comparison.FIGURES["forgetting"],
-}
+_FIGURES: Mapping[str, Column] = {"average PSNR (dB)": AVERAGE, "forgetting (dB)": FORGETTING}
 
 
-def section(base: Content, recorded: Recorded) -> Markup | None:
+def section(params: Params, recorded: Recorded) -> Markup | None:
     """The pictures of the studies that are recorded; None where none is.
 
     Each is of the seeds that all its runs have.
     """
-    panels = [
-        *_values(base, _made(base, "values", recorded)),
-        *_widths(_made(base, "widths", recorded)),
-        *_capacity(_made(base, "capacity", recorded)),
-        *_orders(_made(base, "orders", recorded)),
-    ]
+    values, widths, capacity, orders = _made(params, recorded, "values", "widths", "capacity", "orders")
+    panels = [*_values(params, values), *_widths(widths), *_capacity(capacity), *_orders(orders)]
     if not panels:
         return None
     return element(
@@ -58,37 +52,40 @@ def section(base: Content, recorded: Recorded) -> Markup | None:
     )
 
 
-def _made(base: Content, study: str, recorded: Recorded) -> Made:
-    group = {variant.name: variant for variant in variants.groups(base).get(study, [])}
-    runs: dict[str, list[RecordedRun]] = {}
-    for run in recorded.of(group).with_shared_seeds().runs:
-        runs.setdefault(run.name, []).append(run)
-    return {name: (group[name], its) for name, its in runs.items()}
+def _made(params: Params, recorded: Recorded, *studies: str) -> Iterator[Made]:
+    groups = variants.groups(params)
+    for study in studies:
+        group = {variant.name: variant for variant in groups.get(study, [])}
+        runs: dict[str, list[RecordedRun]] = {}
+        for run in recorded.of(group).with_shared_seeds().runs:
+            runs.setdefault(run.name, []).append(run)
+        yield {name: (group[name], its) for name, its in runs.items()}
 
 
-def table(base: Content, recorded: Recorded) -> bytes:
+def table(params: Params, recorded: Recorded) -> bytes:
     """plots/studies.csv: a row a recorded run of each study it is in."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["study", "run", "seed", "psnr", "forgetting", "unseen"])
-    for study, group in variants.groups(base).items():
+    for study, group in variants.groups(params).items():
         for run in recorded.of(variant.name for variant in group).runs:
-            found = (run.summary.average, run.summary.forgetting, run.summary.unseen)
-            rows.writerow([study, run.label, run.seed, *("" if level is None else level.psnr for level in found)])
+            figures = (run.summary.average, run.summary.forgetting, run.summary.unseen)
+            rows.writerow([study, run.label, run.seed, *("" if level is None else level.psnr for level in figures)])
     return text.getvalue().encode()
 
 
-def _values(base: Content, made: Made) -> Iterator[Markup]:
-    """By parameter of NR: its values, the base's own among them."""
-    found: dict[str, list[tuple[Any, Sequence[RecordedRun]]]] = {}
+def _values(params: Params, made: Made) -> Iterator[Markup]:
+    """By parameter of NR: its values, those of params.yaml among them."""
+    own = params.sections.get("nr", {})
+    by_key: dict[str, list[tuple[Any, Sequence[RecordedRun]]]] = {}
     spans = {what: [_mean(figure, runs) for _, runs in made.values()] for what, figure in _FIGURES.items()}
     for variant, runs in made.values():
-        for key, value in variant.content["nr"].items():
-            if value != base["nr"][key]:
-                found.setdefault(key, []).append((value, runs))
-    for key, values in found.items():
+        for key, value in variant.params.sections["nr"].items():
+            if value != own[key]:
+                by_key.setdefault(key, []).append((value, runs))
+    for key, values in by_key.items():
         if "nr" in made:
-            values.append((base["nr"][key], made["nr"][1]))
+            values.append((own[key], made["nr"][1]))
         values.sort(key=lambda value: (str(type(value[0])), value[0]))
         ticks = _side_by_side(str(value) for value, _ in values)
         for what, figure in _FIGURES.items():
@@ -99,15 +96,15 @@ def _values(base: Content, made: Made) -> Iterator[Markup]:
 def _widths(made: Made) -> Iterator[Markup]:
     by_strategy: dict[str, list[tuple[float, Sequence[RecordedRun]]]] = {strategy: [] for strategy in _LOOKS}
     for variant, runs in made.values():
-        by_strategy[variant.content["strategy"]].append((variant.content["prenet"]["channels"], runs))
+        by_strategy[variant.params.strategy].append((variant.params.sections["prenet"]["channels"], runs))
     ticks = [(float(channels), str(channels)) for channels, _ in sorted(by_strategy["nr"], key=lambda one: one[0])]
     if len(ticks) < 2:
         return
     for what, figure in _FIGURES.items():
         lines = [
-            Line(look, sorted((channels, _mean(figure, runs)) for channels, runs in found), marked=True, digits=2)
+            Line(look, sorted((channels, _mean(figure, runs)) for channels, runs in widths), marked=True, digits=2)
             for strategy, look in _LOOKS.items()
-            if (found := by_strategy[strategy])
+            if (widths := by_strategy[strategy])
         ]
         yield from _panel(what, "by channels; SI grey", lines, ticks)
 
@@ -142,17 +139,17 @@ def _orders(made: Made) -> Iterator[Markup]:
     """Means over the orders of the stream that begin, and that end, with the same set."""
     by_order: dict[tuple[str, ...], dict[str, Sequence[RecordedRun]]] = {}
     for variant, runs in made.values():
-        by_order.setdefault(tuple(runs[0].order), {})[variant.content["strategy"]] = runs
-    both = {order: found for order, found in by_order.items() if len(found) == len(_LOOKS)}
+        by_order.setdefault(tuple(runs[0].order), {})[variant.params.strategy] = runs
+    both = {order: its for order, its in by_order.items() if len(its) == len(_LOOKS)}
     sets = dict.fromkeys(dataset for order in both for dataset in order)
     for what, figure in _FIGURES.items():
         for place, name in ((0, "first"), (-1, "last")):
-            alike = {each: [found for order, found in both.items() if order[place] == each] for each in sets}
+            alike = {each: [its for order, its in both.items() if order[place] == each] for each in sets}
             there = [each for each, orders in alike.items() if orders]
             if len(there) < 2:
                 continue
             means = {
-                look: [fmean(_mean(figure, found[strategy]) for found in alike[each]) for each in there]
+                look: [fmean(_mean(figure, its[strategy]) for its in alike[each]) for each in there]
                 for strategy, look in _LOOKS.items()
             }
             lines = [Line(look, _side_by_side(levels), marked=True, digits=2) for look, levels in means.items()]
@@ -183,8 +180,9 @@ def _side_by_side(values: Iterable[T]) -> list[tuple[float, T]]:
     return [(float(place), value) for place, value in enumerate(values)]
 
 
-def _mean(figure: Figure, runs: Sequence[RecordedRun]) -> float:
-    return fmean(figure(run) for run in runs)
+def _mean(column: Column, runs: Sequence[RecordedRun]) -> float:
+    cell = column.figure([run.summary for run in runs])
+    return cell.value if cell else math.nan
 
 
 def _free(run: RecordedRun) -> list[float]:

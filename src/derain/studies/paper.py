@@ -10,23 +10,16 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from derain.params import Entry, Params, parts
+from derain.studies.rows import Cell
 
 SETS = ("Rain100H", "Rain800", "Rain14000", "Rain100L", "SPA-Data")
 
 
 class Printed(NamedTuple):
-    """A cell of a table, and the keys of its footnotes."""
-
-    psnr: float
-    ssim: float
-    notes: str = ""
-
-
-class Table(NamedTuple):
     """A table of the paper: its rows by what the network was trained on."""
 
     title: str
-    rows: Mapping[str, Mapping[str, Printed]]
+    rows: Mapping[str, Mapping[str, Cell]]
 
 
 NOTES = {
@@ -39,93 +32,93 @@ NOTES = {
     "f": "Table 1 gives 35.60 dB / 0.959 for NR on SPA-Data, in the other order; the network may be another one.",
 }
 
-TABLE_1 = Table(
+TABLE_1 = Printed(
     "Table 1: the four sets in a row, or mixed",
     {
         "SI": {
-            "Rain100H": Printed(18.01, 0.611),
-            "Rain800": Printed(23.70, 0.760),
-            "Rain14000": Printed(28.48, 0.865),
-            "Rain100L": Printed(37.44, 0.978),
-            "SPA-Data": Printed(34.91, 0.951, "d"),
+            "Rain100H": Cell(18.01, 0.611),
+            "Rain800": Cell(23.70, 0.760),
+            "Rain14000": Cell(28.48, 0.865),
+            "Rain100L": Cell(37.44, 0.978),
+            "SPA-Data": Cell(34.91, 0.951, "d"),
         },
         "Mix": {
-            "Rain100H": Printed(26.74, 0.861),
-            "Rain800": Printed(23.74, 0.843),
-            "Rain14000": Printed(30.98, 0.927),
-            "Rain100L": Printed(31.53, 0.948),
-            "SPA-Data": Printed(34.85, 0.955, "d"),
+            "Rain100H": Cell(26.74, 0.861),
+            "Rain800": Cell(23.74, 0.843),
+            "Rain14000": Cell(30.98, 0.927),
+            "Rain100L": Cell(31.53, 0.948),
+            "SPA-Data": Cell(34.85, 0.955, "d"),
         },
         "NR": {
-            "Rain100H": Printed(25.93, 0.851),
-            "Rain800": Printed(24.53, 0.816),
-            "Rain14000": Printed(30.42, 0.907),
-            "Rain100L": Printed(36.34, 0.973),
-            "SPA-Data": Printed(35.60, 0.959, "e"),
+            "Rain100H": Cell(25.93, 0.851),
+            "Rain800": Cell(24.53, 0.816),
+            "Rain14000": Cell(30.42, 0.907),
+            "Rain100L": Cell(36.34, 0.973),
+            "SPA-Data": Cell(35.60, 0.959, "e"),
         },
     },
 )
 
-TABLE_2 = Table(
+TABLE_2 = Printed(
     "Table 2: one set alone",
     {
         "Rain100H alone": {
-            "Rain100H": Printed(29.37, 0.897),
-            "Rain100L": Printed(34.71, 0.969, "b"),
-            "Rain14000": Printed(28.39, 0.878),
-            "Rain800": Printed(22.45, 0.810),
-            "SPA-Data": Printed(34.50, 0.952),
+            "Rain100H": Cell(29.37, 0.897),
+            "Rain100L": Cell(34.71, 0.969, "b"),
+            "Rain14000": Cell(28.39, 0.878),
+            "Rain800": Cell(22.45, 0.810),
+            "SPA-Data": Cell(34.50, 0.952),
         },
         "Rain800 alone": {
-            "Rain100H": Printed(15.78, 0.475),
-            "Rain100L": Printed(29.33, 0.905),
-            "Rain14000": Printed(36.34, 0.973, "a"),
-            "Rain800": Printed(25.86, 0.871),
-            "SPA-Data": Printed(33.71, 0.957),
+            "Rain100H": Cell(15.78, 0.475),
+            "Rain100L": Cell(29.33, 0.905),
+            "Rain14000": Cell(36.34, 0.973, "a"),
+            "Rain800": Cell(25.86, 0.871),
+            "SPA-Data": Cell(33.71, 0.957),
         },
         "Rain14000 alone": {
-            "Rain100H": Printed(15.16, 0.430),
-            "Rain100L": Printed(28.90, 0.897),
-            "Rain14000": Printed(31.78, 0.924, "c"),
-            "Rain800": Printed(23.03, 0.807),
-            "SPA-Data": Printed(33.70, 0.952),
+            "Rain100H": Cell(15.16, 0.430),
+            "Rain100L": Cell(28.90, 0.897),
+            "Rain14000": Cell(31.78, 0.924, "c"),
+            "Rain800": Cell(23.03, 0.807),
+            "SPA-Data": Cell(33.70, 0.952),
         },
         "Rain100L alone": {
-            "Rain100H": Printed(17.83, 0.611),
-            "Rain100L": Printed(37.16, 0.977),
-            "Rain14000": Printed(27.60, 0.851),
-            "Rain800": Printed(23.58, 0.755),
-            "SPA-Data": Printed(34.99, 0.953),
+            "Rain100H": Cell(17.83, 0.611),
+            "Rain100L": Cell(37.16, 0.977),
+            "Rain14000": Cell(27.60, 0.851),
+            "Rain800": Cell(23.58, 0.755),
+            "SPA-Data": Cell(34.99, 0.953),
         },
         "NR": TABLE_1.rows["NR"],
     },
 )
 
-TABLE_3 = Table(
+TABLE_3 = Printed(
     "Table 3: what each part gives on unseen rain",
     {
-        "Without both (SI)": {"SPA-Data": Printed(34.91, 0.951)},
-        "Without SC": {"SPA-Data": Printed(35.20, 0.957)},
-        "Without KD": {"SPA-Data": Printed(35.14, 0.957)},
-        "NR": {"SPA-Data": Printed(35.60, 0.959, "e")},
+        "Without both (SI)": {"SPA-Data": Cell(34.91, 0.951)},
+        "Without SC": {"SPA-Data": Cell(35.20, 0.957)},
+        "Without KD": {"SPA-Data": Cell(35.14, 0.957)},
+        "NR": {"SPA-Data": Cell(35.60, 0.959, "e")},
     },
 )
 
-TABLE_4 = Table(
+TABLE_4 = Printed(
     "Table 4: unseen rain after each task of NR",
     {
-        "after Rain100H": {"SPA-Data": Printed(34.50, 0.952)},
-        "after Rain800": {"SPA-Data": Printed(34.75, 0.957)},
-        "after Rain14000": {"SPA-Data": Printed(35.21, 0.957)},
-        "after Rain100L": {"SPA-Data": Printed(35.60, 0.959, "e")},
+        "after Rain100H": {"SPA-Data": Cell(34.50, 0.952)},
+        "after Rain800": {"SPA-Data": Cell(34.75, 0.957)},
+        "after Rain14000": {"SPA-Data": Cell(35.21, 0.957)},
+        "after Rain100L": {"SPA-Data": Cell(35.60, 0.959, "e")},
     },
 )
 
-TABLE_5 = Table(
+TABLE_5 = Printed(
     "Table 5: the order Rain100H, Rain100L, Rain14000, Rain800",
     {
-        "Syn2Real": {"SPA-Data": Printed(32.87, 0.954)},
-        "NR": {"SPA-Data": Printed(32.97, 0.956, "f")},
+        "Syn2Real": {"SPA-Data": Cell(32.87, 0.954)},
+        "NR": {"SPA-Data": Cell(32.97, 0.956, "f")},
     },
 )
 
@@ -137,10 +130,10 @@ def comparable(params: Params) -> dict[str, str]:
 
     Rendered rain and a user's own pairs are no benchmark, whatever their names are.
     """
-    trained = [_paper_sets(params.datasets[task.dataset]) for task in params.tasks]
-    if not all(trained):
+    datasets = params.content["datasets"]
+    if not all(_paper_sets(datasets[task.dataset]) for task in params.tasks):
         return {}
-    tests = {test: _paper_sets(params.datasets[test]) for test in params.tests}
+    tests = {test: _paper_sets(datasets[test]) for test in params.tests}
     return {test: names[0] for test, names in tests.items() if len(names) == 1}
 
 

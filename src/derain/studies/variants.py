@@ -11,10 +11,11 @@ from collections.abc import Iterator, Mapping
 from itertools import permutations
 from typing import Any, NamedTuple
 
-from derain import params
+from derain import params as parameters
+from derain.params import Params
 
 Content = Mapping[str, Any]
-"""What a params.yaml holds."""
+"""What a params.yaml holds, or a part of it."""
 
 OTHER_ORDER = (0, 3, 2, 1)
 """The paper's second order of its four sets (Sec. 4.5): Rain100H, Rain100L, Rain14000, Rain800."""
@@ -49,29 +50,29 @@ _WIDTHS = (8, 24, 32)
 
 
 class Variant(NamedTuple):
-    """A run: its name, as in the experiment `nr-seed0`, its label in tables, and the content of its params.yaml."""
+    """A run: its name, as in the experiment `nr-seed0`, its label in tables, and its parameters."""
 
     name: str
     label: str
-    content: Content
+    params: Params
 
-    def seeded(self, seed: int) -> dict[str, Any]:
-        """The content for one seed."""
-        return {**self.content, "seed": seed}
+    def seeded(self, seed: int) -> Params:
+        """The parameters for one seed."""
+        return self.params.model_copy(update={"seed": seed})
 
 
-def catalogue(base: Content) -> dict[str, Variant]:
+def catalogue(params: Params) -> dict[str, Variant]:
     """All variants of a params.yaml, by name."""
-    return {variant.name: variant for variants in groups(base).values() for variant in variants}
+    return {variant.name: variant for variants in groups(params).values() for variant in variants}
 
 
-def groups(base: Content) -> dict[str, list[Variant]]:
+def groups(params: Params) -> dict[str, list[Variant]]:
     """The variants by table of the paper or by study; some are in several."""
-    strategies = {name: Variant(name, label, _merged(base, change)) for name, label, change in _STRATEGIES}
-    mix = _mix(base)
-    alone = list(_alone(base))
-    orders = {(label, order): _ordered(base, strategies[label], order) for order in _orders(base) for label in _RIVALS}
-    found = {
+    strategies = {name: Variant(name, label, _changed(params, change)) for name, label, change in _STRATEGIES}
+    mix = _mix(params)
+    alone = list(_alone(params))
+    orders = {(name, order): _ordered(strategies[name], order) for order in _orders(params) for name in _RIVALS}
+    all_groups = {
         "table1": [strategies["si"], mix, strategies["nr"]],
         "table2": [*alone, strategies["nr"]],
         "table3": [strategies[name] for name in ("si", "nr-without-sc", "nr-without-kd", "nr")],
@@ -79,11 +80,11 @@ def groups(base: Content) -> dict[str, list[Variant]]:
         "table5": [orders[key] for key in orders if key[1] == OTHER_ORDER],
         "strategies": [*strategies.values(), mix],
         "orders": list(orders.values()),
-        "values": [strategies["nr"], *_values(base)],
-        "widths": [strategies["nr"], strategies["si"], *_widths(base, strategies)],
-        "capacity": [_twice(base, variant) for variant in _capacity(strategies)],
+        "values": [strategies["nr"], *_values(params)],
+        "widths": [strategies["nr"], strategies["si"], *_widths(strategies)],
+        "capacity": [_twice(variant) for variant in _capacity(strategies)],
     }
-    return {name: variants for name, variants in found.items() if variants}
+    return {name: variants for name, variants in all_groups.items() if variants}
 
 
 def overrides(base: Content, changed: Content, prefix: str = "") -> Iterator[str]:
@@ -110,6 +111,10 @@ def _text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+def _changed(params: Params, change: Content) -> Params:
+    return parameters.of(_merged(params.content, change))
+
+
 def _merged(base: Content, change: Content) -> dict[str, Any]:
     merged = {
         key: _merged(value, change[key])
@@ -120,87 +125,82 @@ def _merged(base: Content, change: Content) -> dict[str, Any]:
     return merged | {key: value for key, value in change.items() if key not in base}
 
 
-def _mix(base: Content) -> Variant:
+def _mix(params: Params) -> Variant:
     """All sets at once, for as many steps as the stream has.
 
     Where an epoch is the whole grid of patches, the union's epochs are as long as the tasks' together already.
     """
-    datasets = dict(base["datasets"])
-    learned = [datasets[task.dataset] for task in params.of(base).tasks]
-    datasets["mixed"] = {"source": "mix", "of": [part for each in learned for part in each.get("of", [each])]}
-    return Variant("mix", "Mix", _single({**base, "datasets": datasets}, "mixed"))
+    datasets = params.content["datasets"]
+    learned = [datasets[task.dataset] for task in params.tasks]
+    union = {"source": "mix", "of": [part for each in learned for part in each.get("of", [each])]}
+    return Variant("mix", "Mix", _single(params, "mixed", {"datasets": {"mixed": union}}))
 
 
-def _alone(base: Content) -> Iterator[Variant]:
+def _alone(params: Params) -> Iterator[Variant]:
     """Each set of the stream alone, for as many steps as the stream has."""
-    for dataset in dict.fromkeys(task.dataset for task in params.of(base).tasks):
-        yield Variant(f"alone-{dataset}", f"{dataset} alone", _single(base, dataset))
+    for dataset in dict.fromkeys(task.dataset for task in params.tasks):
+        yield Variant(f"alone-{dataset}", f"{dataset} alone", _single(params, dataset, {}))
 
 
-def _single(base: Content, dataset: str) -> dict[str, Any]:
-    times = 1 + len(base["stream"]) if base["train"]["steps_per_epoch"] else 1
-    train = {"epochs": base["train"]["epochs"] * times}
-    change = {"strategy": "si", "task0": {"dataset": dataset}, "train": train}
-    return {**_merged(base, change), "stream": {}}
+def _single(params: Params, dataset: str, more: Content) -> Params:
+    times = len(params.tasks) if params.train.steps_per_epoch else 1
+    train = {"epochs": params.train.epochs * times}
+    change = {"strategy": "si", "task0": {"dataset": dataset}, "train": train, **more}
+    return parameters.of({**_merged(params.content, change), "stream": {}})
 
 
-def _orders(base: Content) -> list[tuple[int, ...]]:
+def _orders(params: Params) -> list[tuple[int, ...]]:
     """All orders of a stream of three or four different sets; of others there are none, or too many."""
-    datasets = [task.dataset for task in params.of(base).tasks]
+    datasets = [task.dataset for task in params.tasks]
     return list(permutations(range(len(datasets)))) if len(set(datasets)) == len(datasets) in (3, 4) else []
 
 
 _RIVALS = ("nr", "si")
 
 
-def _ordered(base: Content, strategy: Variant, order: tuple[int, ...]) -> Variant:
+def _ordered(strategy: Variant, order: tuple[int, ...]) -> Variant:
     """A strategy on the stream's sets in another order; the chain of tasks stays as it is."""
-    tasks = params.of(base).tasks
+    tasks = strategy.params.tasks
     datasets = [tasks[place].dataset for place in order]
     if order == tuple(range(len(tasks))):
         return strategy
-    later = {
-        task.key: {**base["stream"][task.key], "dataset": dataset}
-        for task, dataset in zip(tasks[1:], datasets[1:], strict=True)
-    }
-    changed = _merged(strategy.content, {"task0": {"dataset": datasets[0]}, "stream": later})
+    later = {task.key: {"dataset": dataset} for task, dataset in zip(tasks[1:], datasets[1:], strict=True)}
+    changed = _changed(strategy.params, {"task0": {"dataset": datasets[0]}, "stream": later})
     return Variant(f"{strategy.name}-{'-'.join(datasets)}", f"{strategy.label}: {' → '.join(datasets)}", changed)
 
 
 def _capacity(strategies: Mapping[str, Variant]) -> Iterator[Variant]:
     """NR with both its ranks, and SI."""
     for rank in ("all", "free"):
-        changed = _merged(strategies["nr"].content, {"nr": {"rank": rank}})
-        yield Variant(f"nr-rank-{rank}", f"NR, rank {rank}", changed)
+        yield Variant(f"nr-rank-{rank}", f"NR, rank {rank}", _changed(strategies["nr"].params, {"nr": {"rank": rank}}))
     yield strategies["si"]
 
 
-def _twice(base: Content, variant: Variant) -> Variant:
+def _twice(variant: Variant) -> Variant:
     """The whole stream once more after itself."""
-    tasks = params.of(base).tasks
+    tasks = variant.params.tasks
     keys = [task.key for task in tasks]
-    stream = dict(variant.content["stream"])
+    stream = {}
     for task in tasks:
         keys.append(str(max(map(int, keys)) + 1))
         stream[keys[-1]] = {"dataset": task.dataset, "after": keys[-2]}
-    return Variant(f"{variant.name}-twice", f"{variant.label}, the stream twice", {**variant.content, "stream": stream})
+    changed = _changed(variant.params, {"stream": stream})
+    return Variant(f"{variant.name}-twice", f"{variant.label}, the stream twice", changed)
 
 
-def _values(base: Content) -> Iterator[Variant]:
+def _values(params: Params) -> Iterator[Variant]:
     for path, values in _VALUES:
         section, _, key = path.partition(".")
         for value in values:
-            if base.get(section, {}).get(key, value) != value:
-                changed = _merged(base, {"strategy": section, section: {key: value}})
+            if params.sections.get(section, {}).get(key, value) != value:
+                changed = _changed(params, {"strategy": section, section: {key: value}})
                 yield Variant(f"{section}-{key}-{value}", f"{path} = {value}", changed)
 
 
-def _widths(base: Content, strategies: Mapping[str, Variant]) -> Iterator[Variant]:
-    if base["backbone"] != "prenet":
-        return
+def _widths(strategies: Mapping[str, Variant]) -> Iterator[Variant]:
     for channels in _WIDTHS:
         for name in _RIVALS:
-            if base.get("prenet", {}).get("channels", channels) != channels:
-                _, label, content = strategies[name]
-                changed = _merged(content, {"prenet": {"channels": channels}})
+            _, label, params = strategies[name]
+            if params.backbone == "prenet" and params.sections.get("prenet", {}).get("channels", channels) != channels:
+                changed = _changed(params, {"prenet": {"channels": channels}})
                 yield Variant(f"{name}-channels-{channels}", f"{label}, {channels} channels", changed)

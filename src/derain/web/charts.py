@@ -140,7 +140,7 @@ class _Scale(NamedTuple):
 def _y_axis(ticks: Sequence[float], y_of: _Scale) -> list[Markup]:
     digits = max(len(f"{tick:g}".partition(".")[2]) for tick in ticks)
     lines = [_level("grid", y_of(tick)) for tick in ticks]
-    return lines + [_text(number(tick, digits), _LEFT - 6, y_of(tick) + 4, "end") for tick in ticks]
+    return lines + [_text(number(tick, f".{digits}f"), _LEFT - 6, y_of(tick) + 4, "end") for tick in ticks]
 
 
 def _x_axis(ticks: Sequence[tuple[float, str]], x_of: _Scale) -> list[Markup]:
