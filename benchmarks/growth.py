@@ -90,6 +90,7 @@ def _stream_of(tasks: int) -> Params:
     return demo.model_copy(
         update={
             "train": train,
+            "datasets": {"noise": {"source": "rendered", "kind": "heavy"}},
             "task0": FirstTask(dataset="noise"),
             "stream": {str(key): LaterTask(dataset="noise", after=str(key - 1)) for key in range(1, tasks)},
             "sections": demo.sections

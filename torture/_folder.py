@@ -20,6 +20,7 @@ from derain.disk import artifacts, networks, paths
 from derain.training import masks
 from derain.training.trace import Trace
 from derain.types import Pair
+from stages._task import write_start
 
 
 class Folder:
@@ -42,6 +43,7 @@ class Folder:
     def write_artifacts(self) -> None:
         """Writes what is left of the tasks 0 and 1, a function of the backbone's parameters."""
         settings = params.load()
+        write_start(settings)
         section = settings.section("backbones")
         torch.manual_seed(0)
         network = networks.build_network(settings.backbone, section)

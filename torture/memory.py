@@ -19,7 +19,8 @@ import torch
 
 from derain import console
 from derain.disk import paths
-from derain.training import importance, learn
+from derain.objectives import negative_ssim
+from derain.training import learn
 from derain.training.micro_batches import MicroBatches
 from stages import sc_mask
 from torture._figures import Figures
@@ -146,7 +147,7 @@ _STAGES: dict[str, tuple[Callable[[], None], Any, Callable[[BaseException], Abst
     "mask": (
         lambda: sc_mask.main("1"),
         paths.mask("task1"),
-        lambda error: mock.patch.object(importance, "negative_ssim", _raises(error)),
+        lambda error: mock.patch.object(negative_ssim.Objective, "distance", _raises(error)),
     ),
     "test": (
         test,

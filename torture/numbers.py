@@ -20,10 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from derain.disk import networks, paths
+from derain.objectives import negative_ssim
 from derain.strategies import nr
-from derain.training import importance, learn, resume
+from derain.training import resume
 from derain.training.checkpoint import from_bytes
 from derain.training.crops import Crops
+from derain.training.objective import Objective
 from derain.types import Batch, DerainError, NumericError
 from stages import eval as eval_stage
 from stages import kd_task, sc_mask
@@ -139,9 +141,17 @@ def at(step: int, change: Callable[..., Any], original: Callable[..., Any]) -> C
     return lambda *given: change(original, *given) if next(calls) == step else original(*given)
 
 
-def _of_loss(module: Any, spoil: Callable[[Tensor], Tensor], step: int) -> AbstractContextManager[Any]:
-    loss = module.negative_ssim
-    return mock.patch.object(module, "negative_ssim", at(step, lambda original, *given: spoil(original(*given)), loss))
+def _of_loss(spoil: Callable[[Tensor], Tensor], step: int) -> AbstractContextManager[Any]:
+    def spoilt(original: Callable[..., Any], *given: Any) -> dict[str, Tensor]:
+        return {name: spoil(loss) for name, loss in original(*given).items()}
+
+    return mock.patch.object(Objective, "losses", _method(at(step, spoilt, Objective.losses)))
+
+
+def _of_distance(spoil: Callable[[Tensor], Tensor], step: int) -> AbstractContextManager[Any]:
+    distance = negative_ssim.Objective.distance
+    spoilt = at(step, lambda original, *given: spoil(original(*given)), distance)
+    return mock.patch.object(negative_ssim.Objective, "distance", _method(spoilt))
 
 
 def _with_gradient(value: float) -> Callable[[Tensor], Tensor]:
@@ -197,12 +207,12 @@ def _model(_: int, value: float) -> AbstractContextManager[Any]:
 
 
 _INJECTIONS: dict[str, tuple[Callable[[], None], Injection]] = {
-    "loss": (train, lambda step, value: _of_loss(learn, lambda loss: loss * value, step)),
-    "gradient": (train, lambda step, value: _of_loss(learn, _with_gradient(value), step)),
+    "loss": (train, lambda step, value: _of_loss(lambda loss: loss * value, step)),
+    "gradient": (train, lambda step, value: _of_loss(_with_gradient(value), step)),
     "input": (train, _input),
     "weights": (train, _weight),
     "target of distillation": (train, _teacher),
-    "gradient of importance": (_mask, lambda step, value: _of_loss(importance, _with_gradient(value), step)),
+    "gradient of importance": (_mask, lambda step, value: _of_distance(_with_gradient(value), step)),
     "input of importance": (_mask, _input),
     "tested network": (test, _model),
 }
