@@ -103,6 +103,8 @@ def run(seed: int, count: int) -> Figures:
 def _what_decides(stage: str, values: Mapping[str, Any]) -> str:
     """What a stage's state must belong to, by an account of its own: the values that decide it."""
     decides = {key for key in _CHANGES if not key.startswith(("nr.", "strategy", "task0", "stream"))}
+    if stage.startswith("sc_mask"):  # it measures a network that is learned
+        decides -= {key for key in decides if key.startswith("adam_multistep.")}
     decides.add("task0.dataset" if stage.endswith("0") else "stream.1.dataset")
     if stage != "train_task0":
         decides.add("strategy")
