@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 import yaml
 
 from derain.compute import distributed, hardware
@@ -341,3 +342,23 @@ def test_dvc_starts_several_processes_by_one_parameter(tmp_path: Path) -> None:
     for file in ("models/task0.safetensors", "masks/task0.safetensors"):
         assert project.metadata(file)["processes"] == 2
     assert "up to date" in project.dvc("repro", "sc_mask0")
+
+
+def _shares_its_buffers(rank: int, folder: Path) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    layer = torch.nn.BatchNorm2d(3)
+    layer(torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(rank)))
+    torch.save(layer.state_dict(), folder / f"before{rank}")
+    distributed.share_buffers([layer])
+    torch.save(layer.state_dict(), folder / f"after{rank}")
+    dist.destroy_process_group()
+
+
+def test_all_processes_have_the_main_ones_running_statistics(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(_shares_its_buffers, (tmp_path,), nprocs=2)
+    kept = {name: torch.load(tmp_path / name) for name in ("before0", "before1", "after0", "after1")}
+    mean = {name: tensors["running_mean"] for name, tensors in kept.items()}
+    assert not torch.equal(mean["before0"], mean["before1"])
+    assert torch.equal(mean["after0"], mean["before0"])
+    assert torch.equal(mean["after1"], mean["before0"])
+    assert kept["after1"]["num_batches_tracked"] == 1

@@ -42,6 +42,8 @@ def micro_batches(size: int | None, network: nn.Module, objective: Objective, ha
                 f"params.yaml: train.micro_batch: {size} is not allowed. The samples of a batch are coupled (batch "
                 "normalization), so that it cannot be split: set it to null."
             )
+        if distributed.size() > 1:
+            warn(f"samples are coupled: each of {distributed.size()} processes normalizes its own share of a batch")
         return MicroBatches(coupled=True, buffers=buffers)
     # A capture runs its work more than once, and knows the gradients of the network alone.
     if hardware.is_gpu and not buffers and not list(objective.parameters()):
