@@ -306,6 +306,35 @@ def test_a_line_more_is_a_task_more_and_earlier_ones_stay(project: Project) -> N
     assert project.metadata("masks/task2.safetensors")["position"] == 2
 
 
+def test_a_new_file_of_any_kind_invalidates_nothing_and_a_changed_source_what_uses_it(project: Project) -> None:
+    for kind in plugins.KEYS:
+        (project.folder / f"src/derain/{kind}/brand_new.py").write_text('"""Of no use to anyone yet."""\n')
+    assert set(ran(project.dvc("repro"))) == {"validate"}
+    source = project.folder / "src/derain/sources/rendered.py"
+    source.write_text(source.read_text() + "# a remark\n")
+    again = set(ran(project.dvc("repro")))
+    assert again == {"validate", *(stage for stage in again if stage.startswith("download@"))}
+    assert "download@heavy" in again
+
+
+def test_a_stream_starts_from_a_network_in_service(project: Project) -> None:
+    for name in ("models", "masks"):
+        shutil.copy(project.folder / name / "task1.safetensors", project.folder / f"{name}-in-service.safetensors")
+    files = "{model: models-in-service.safetensors, mask: masks-in-service.safetensors}"
+    # In the workspace, where the files are: a queued run sees those alone that git knows.
+    assert "train_task0" in ran(project.dvc("exp", "run", "-S", f"start={files}"))
+    weights, made = artifacts.load(project.folder / "models/task0.safetensors")
+    before, _ = artifacts.load(project.folder / "models-in-service.safetensors")
+    held, _ = artifacts.load(project.folder / "masks-in-service.safetensors")
+    assert made["strategy"] == "nr"
+    assert all(torch.equal(weights[name][part], before[name][part]) for name, part in held.items())
+    assert any(not torch.equal(weights[name], before[name]) for name in held)
+    assert "train_task0" in ran(project.dvc("exp", "run", "-S", "nr.lambda_kd=0.5")), "it is learned under the strategy"
+    output = project.dvc("exp", "run", "-S", "start=missing.safetensors", fails=True)
+    assert set(ran(output)) <= {"validate"}
+    assert "missing.safetensors is missing" in output
+
+
 def test_tasks_are_added_reordered_and_removed(project: Project) -> None:
     output = project.dvc("exp", "run", "-S", '+stream.2={dataset: medium, after: "1"}')
     assert {"kd_task@2", "sc_mask@2"} <= set(ran(output))
