@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
-from derain import console, params
+from derain import console
+from derain import params as parameters
 from derain.compute.hardware import Hardware, choose
 from derain.data.pack import Pack
 from derain.data.sets import pack_set, source_of
@@ -98,20 +99,20 @@ class PackedSets:
 
 def main() -> None:
     chosen = arguments()
-    settings = params.check(chosen.params)
-    hardware = choose(settings.device, settings.precision)
-    hardware.set_up_process(settings.threads)
+    params = parameters.check(chosen.params)
+    hardware = choose(params.device, params.precision)
+    hardware.set_up_process(params.threads)
     commit = experiments.head(Path(__file__).parent)
     for seed in chosen.seeds:
         with tempfile.TemporaryDirectory() as folder:
             runs = Seed(hardware, PackedSets(Path(folder)))
-            for variant in named(settings, chosen.names):
-                if begun(chosen.record).of_today(settings).has(variant.name, seed):
+            for variant in named(params, chosen.names):
+                if begun(chosen.record).of_today(params).has(variant.name, seed):
                     continue
                 console.say(f"{variant.label}, seed {seed}")
                 summary, after = runs.run(variant.seeded(seed))
                 day = date.today().isoformat()
-                record(chosen.record, settings, [run_of(settings, variant, seed, commit, day, summary, after)])
+                record(chosen.record, params, [run_of(params, variant, seed, commit, day, summary, after)])
     console.say(f"{chosen.record} holds all of them")
 
 
@@ -119,7 +120,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m experiments.study", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", default=["strategies"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--params", type=Path, default=params.PARAMS_FILE)
+    parser.add_argument("--params", type=Path, default=parameters.PARAMS_FILE)
     parser.add_argument("--record", type=Path, default=paths.RECORDED)
     return parser.parse_args()
 

@@ -22,7 +22,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
-from derain import console, params
+from derain import console
+from derain import params as parameters
 from derain.compute.hardware import choose
 from derain.data.pack import Pack, write_pack
 from derain.data.sets import source_of
@@ -31,28 +32,28 @@ from derain.types import Pair
 from experiments.study import Seed
 
 
-def with_value(settings: Params, key: str, value: Any) -> Params:
+def with_value(params: Params, key: str, value: Any) -> Params:
     """The strategy of `key` with another value there, tested on the stream's own sets."""
     strategy, _, name = key.partition(".")
-    section = settings.sections[strategy] | {name: value}
-    return settings.model_copy(
+    section = params.sections[strategy] | {name: value}
+    return params.model_copy(
         update={
             "strategy": strategy,
-            "sections": settings.sections | {strategy: section},
-            "tests": {task.dataset: "learned" for task in settings.tasks},
+            "sections": params.sections | {strategy: section},
+            "tests": {task.dataset: "learned" for task in params.tasks},
         }
     )
 
 
-def pack_held_out(settings: Params, patterns: list[str], folder: Path) -> None:
+def pack_held_out(params: Params, patterns: list[str], folder: Path) -> None:
     """Packs the training pairs of the stream's sets: those whose names match as `test`, the others as `train`.
 
     Raises:
         DataError: a set has no pair on one of the two sides.
     """
-    for task in settings.tasks:
+    for task in params.tasks:
         for side, held_out in (("train", False), ("test", True)):
-            source = source_of(settings.datasets[task.dataset], task.dataset, settings.data, settings.seed)
+            source = source_of(params.datasets[task.dataset], task.dataset, params.data, params.seed)
             split = source.split("train")
             pairs = _chosen(split.pairs, patterns, held_out)
             write_pack(folder / task.dataset, side, pairs, stride=split.stride, flip=split.flip and not held_out)
@@ -76,14 +77,14 @@ class Packed:
 
 def main() -> None:
     chosen = arguments()
-    settings = params.check(chosen.params)
+    params = parameters.check(chosen.params)
     for value in chosen.values:
-        with_value(settings, chosen.key, value).section("strategies")  # a wrong one stops before hours of work
-    hardware = choose(settings.device, settings.precision)
-    hardware.set_up_process(settings.threads)
+        with_value(params, chosen.key, value).section("strategies")  # a wrong one stops before hours of work
+    hardware = choose(params.device, params.precision)
+    hardware.set_up_process(params.threads)
     rows = ["seed  value         psnr     ssim  forgetting (dB)"]
     for seed in chosen.seeds:
-        seeded = settings.model_copy(update={"seed": seed})
+        seeded = params.model_copy(update={"seed": seed})
         with tempfile.TemporaryDirectory() as folder:
             pack_held_out(seeded, chosen.held_out, Path(folder))
             runs = Seed(hardware, Packed(Path(folder)))
@@ -104,7 +105,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("values", metavar="VALUE", nargs="+", type=json.loads)
     parser.add_argument("--held-out", nargs="+", default=["astronaut*"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--params", type=Path, default=params.PARAMS_FILE)
+    parser.add_argument("--params", type=Path, default=parameters.PARAMS_FILE)
     return parser.parse_args()
 
 

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from derain import params, plugins
+from derain import params as parameters
+from derain import plugins
 from derain.compute.hardware import Hardware, choose, processor
 from derain.data.pack import Pack
 from derain.disk import artifacts, networks, paths
@@ -68,27 +69,27 @@ class Inputs(NamedTuple):
 
 def to_learn(key: str) -> Inputs:
     """Reads params.yaml, and what is carried to the task of that key."""
-    settings = params.load()
-    task = settings.task(key)
+    params = parameters.load()
+    task = params.task(key)
     if task.after is None:
         before, checksums = _start()
-        return _inputs(settings, task, before, checksums)
+        return _inputs(params, task, before, checksums)
     model_path = paths.model(f"task{task.after}")
     tensors, model = artifacts.load(model_path)
     weights, objective = networks.parts_of(tensors)
-    networks.check_weights(settings.backbone, settings.section("backbones"), weights, model_path)
+    networks.check_weights(params.backbone, params.section("backbones"), weights, model_path)
     mask, memory, checksums = _left(task.after)
-    return _inputs(settings, task, Carried(weights, mask, memory, objective), {"model": model["sha256"], **checksums})
+    return _inputs(params, task, Carried(weights, mask, memory, objective), {"model": model["sha256"], **checksums})
 
 
 def to_consolidate(key: str) -> tuple[Inputs, Carried]:
     """Reads params.yaml, and the task of that key as it was learned, with what was carried to it."""
-    settings = params.load()
-    task = settings.task(key)
+    params = parameters.load()
+    task = params.task(key)
     model_path = paths.model(task.name)
     tensors, model = artifacts.load(model_path)
     weights, objective = networks.parts_of(tensors)
-    network = networks.check_weights(settings.backbone, settings.section("backbones"), weights, model_path)
+    network = networks.check_weights(params.backbone, params.section("backbones"), weights, model_path)
     kept, traced = artifacts.load(paths.trace(task.name))
     own = {name.removeprefix(_OWN): tensor for name, tensor in kept.items() if name.startswith(_OWN)}
     trace = {name: tensor for name, tensor in kept.items() if not name.startswith(_OWN)}
@@ -99,7 +100,7 @@ def to_consolidate(key: str) -> tuple[Inputs, Carried]:
         mask, memory = start.mask if start else nothing_consolidated(network), {}
     made_from = {"model": model["sha256"], "trace": traced["sha256"], **checksums}
     learned = Carried(weights, mask, memory, objective, trace, own)
-    return _inputs(settings, task, learned, made_from), learned
+    return _inputs(params, task, learned, made_from), learned
 
 
 def write_learned(inputs: Inputs, learned: Carried, made_by: Mapping[str, Any]) -> None:

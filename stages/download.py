@@ -2,7 +2,7 @@
 
 import sys
 
-from derain import params
+from derain import params as parameters
 from derain.console import run
 from derain.data.sets import pack_set
 from derain.disk import paths
@@ -10,8 +10,8 @@ from derain.disk import paths
 
 def main() -> None:
     name = sys.argv[1]
-    settings = params.load()
-    pack_set(name, settings.datasets[name], paths.DATA / name, settings.data, settings.seed)
+    params = parameters.load()
+    pack_set(name, params.datasets[name], paths.DATA / name, params.data, params.seed)
 
 
 if __name__ == "__main__":

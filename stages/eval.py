@@ -2,7 +2,7 @@
 
 import sys
 
-from derain import params
+from derain import params as parameters
 from derain.compute import distributed
 from derain.compute.hardware import choose
 from derain.console import run
@@ -18,12 +18,12 @@ SHOWN = 2
 
 def main() -> None:
     test = sys.argv[1]
-    settings = params.load()
+    params = parameters.load()
     # In fp32 whatever the training ran in, so that scores differ by the weights alone.
-    hardware = choose(settings.device, "fp32")
-    hardware.set_up_process(settings.threads)
+    hardware = choose(params.device, "fp32")
+    hardware.set_up_process(params.threads)
     pack = Pack.open(paths.DATA / test, "test")
-    after = {task.name: networks.load_network(paths.model(task.name), hardware.device) for task in settings.tasks}
+    after = {task.name: networks.load_network(paths.model(task.name), hardware.device) for task in params.tasks}
     scores, examples = evaluate(pack, after, hardware, SHOWN)
     if distributed.is_main():
         _write(test, scores, examples)

@@ -1,6 +1,6 @@
 """validate: checks all of params.yaml before any other stage starts."""
 
-from derain import params
+from derain import params as parameters
 from derain.console import run
 from derain.data.sets import check_sets, code_of
 from derain.disk import atomic, paths
@@ -8,15 +8,15 @@ from stages import _task
 
 
 def main() -> None:
-    settings = params.check()
-    check_sets(settings)
+    params = parameters.check()
+    check_sets(params)
     # The same bytes for the same code: a valid change of params.yaml reruns the stages that use the changed key, and no
     # others. What DVC cannot say stands here: which sources' files make a set, a union's parts' too.
     for left in paths.VALIDATED.glob("sets/*.json"):
         left.unlink()
-    for name, entry in settings.datasets.items():
+    for name, entry in params.datasets.items():
         atomic.write_json(paths.VALIDATED / f"sets/{name}.json", code_of(entry))
-    _task.write_start(settings)
+    _task.write_start(params)
 
 
 if __name__ == "__main__":
