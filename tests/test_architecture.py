@@ -211,7 +211,7 @@ def test_every_source_keeps_its_contract(name: str, tmp_path: Path) -> None:
         "mix": {"of": [{"source": "pairs", "train": folders}, {"source": "pairs", "train": folders}]},
     }
     data = params.load(ROOT / "params.yaml").data
-    made = sets.source_of({"source": name, **entries[name]}, "params.yaml: datasets.x", data, 0)
+    made = sets.source_of({"source": name, **entries[name]}, "params.yaml: datasets.x", data, 0)  # type: ignore[dict-item]
     assert isinstance(made, source.Source)
     made.check("params.yaml: datasets.x")
     assert set(made.roles) <= set(ROLES)

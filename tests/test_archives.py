@@ -78,7 +78,7 @@ def test_folders_as_members(tmp_path: Path) -> None:
     for info in folders:
         info.type = tarfile.DIRTYPE
     members = [*((info, b"") for info in folders), *((f"./{name}", content) for name, content in TREE.items())]
-    (tmp_path / "a.tar").write_bytes(tar_bytes(members))
+    (tmp_path / "a.tar").write_bytes(tar_bytes(members))  # type: ignore[arg-type]
     unpack(tmp_path / "a.tar", tmp_path / "tar")
     (tmp_path / "a.zip").write_bytes(zip_bytes([("RainTrainH/", b""), *TREE.items()]))
     unpack(tmp_path / "a.zip", tmp_path / "zip")

@@ -94,21 +94,21 @@ MANY = (
 LAYOUTS = {
     "PReNet H": (*H, lambda f: rain100(f, "H")),
     "PReNet L": (*L, lambda f: rain100(f, "L")),
-    "PReNet, both sets": (*H, lambda f: [rain100(f, letter) for letter in "LH"]),
+    "PReNet, both sets": (*H, lambda f: [rain100(f, letter) for letter in "LH"]),  # type: ignore[func-returns-value]
     "authors H": ("Rain100H", *CHANGED, lambda f: yang(f, "Heavy")),
-    "authors L, both sets": ("Rain100L", *CHANGED, lambda f: [yang(f, word) for word in ("Heavy", "Light")]),
+    "authors L, both sets": ("Rain100L", *CHANGED, lambda f: [yang(f, word) for word in ("Heavy", "Light")]),  # type: ignore[func-returns-value]
     "set and split": ("Rain100H", *PLAIN, lambda f: two_folders(f, "Rain100H", "rain", "norain")),
     "set and split, capitals": ("Rain100L", *PLAIN, lambda f: two_folders(f, "RAIN100L", "Rainy", "Clean")),
-    "split and set": ("Rain100H", *PLAIN, lambda f: [two_folders(f, ".", "input", "target", (f"{s}/Rain100H",))
+    "split and set": ("Rain100H", *PLAIN, lambda f: [two_folders(f, ".", "input", "target", (f"{s}/Rain100H",))  # type: ignore[arg-type, func-returns-value]
                                                      for s in ("train", "test")]),
-    "other sets beside": ("Rain100H", *PLAIN, lambda f: [two_folders(f, name, "rain", "norain")
+    "other sets beside": ("Rain100H", *PLAIN, lambda f: [two_folders(f, name, "rain", "norain")  # type: ignore[func-returns-value]
                                                          for name in ("Rain100H", "Rain100L", "Rain800")]),
     "only splits": ("Rain100L", *PLAIN, lambda f: two_folders(f, ".", "input", "gt", ("training", "testing"))),
-    "Restormer": ("Rain100H", None, "1 2", lambda f: [restormer(f, n) for n in ("Test100", "Rain100H", "Rain100L")]),
+    "Restormer": ("Rain100H", None, "1 2", lambda f: [restormer(f, n) for n in ("Test100", "Rain100H", "Rain100L")]),  # type: ignore[func-returns-value]
     "ID-CGAN": ("Rain800", "1 2 10", "1 2", rain800),
     "ID-CGAN, png": ("Rain800", "1 2 10", "1 2", lambda f: rain800(f, "png")),
     "Rain800, two folders": ("Rain800", *PLAIN, lambda f: two_folders(f, "Rain800", "rain", "norain")),
-    "Test100": ("Rain800", None, "1 2", lambda f: [restormer(f, n) for n in ("Rain100H", "Test100")]),
+    "Test100": ("Rain800", None, "1 2", lambda f: [restormer(f, n) for n in ("Rain100H", "Test100")]),  # type: ignore[func-returns-value]
     "DDN": ("Rain14000", *MANY, lambda f: rain14000(f, "rainy_image_dataset/training", "rainy_image_dataset/testing")),
     "DDN, spaces": ("Rain14000", *MANY, lambda f: rain14000(
         f, "rainy_image_dataset/training", "rainy_image_dataset/testing", "rainy image", "ground truth")),

@@ -66,7 +66,7 @@ def view(browser: Browser) -> Iterator[Callable[..., Page]]:
     opened: list[tuple[BrowserContext, Watched]] = []
 
     def open_(url: str, size: dict[str, int] = DESKTOP, **more: Any) -> Page:
-        context = browser.new_context(viewport=size, **more)
+        context = browser.new_context(viewport=size, **more)  # type: ignore[arg-type]
         opened.append((context, Watched(context)))
         page = opened[-1][1].page
         page.goto(url)

@@ -451,7 +451,7 @@ def test_the_command_serves_its_weights_and_ends_at_once(tmp_path: Path) -> None
             demo = SimpleNamespace(port=port, url=f"http://127.0.0.1:{port}")
             rainy = noise(37, 53)
             expected = network.load(weights, "cpu", "fp32").restore(rainy)
-            assert np.abs(decoded(derain(demo, encoded(rainy)).parts["file"]).astype(int) - expected).max() <= 1
+            assert np.abs(decoded(derain(demo, encoded(rainy)).parts["file"]).astype(int) - expected).max() <= 1  # type: ignore[arg-type]
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
             connection.request("POST", "/derain?weights=0", encoded(noise(1000, 1500)), {"Origin": demo.url})
             assert json.loads(connection.getresponse().readline()) == {"state": "working"}

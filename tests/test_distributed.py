@@ -180,7 +180,7 @@ def test_each_picture_is_scored_once_and_alike(alone: Folder, both: Folder) -> N
 
 
 def test_two_equal_one_with_parts_of_the_same_size_bit_for_bit(alone: Folder, tmp_path: Path) -> None:
-    made = []
+    made = []  # type: ignore[var-annotated]
     for launch, batch in ((TWO, {"batch": 4}), ("python", {"batch": 4, "micro_batch": 2})):
         folder = alone.copy(tmp_path / str(len(made)))
         content = yaml.safe_load((folder.path / "params.yaml").read_text())
@@ -355,7 +355,7 @@ def _shares_its_buffers(rank: int, folder: Path) -> None:
 
 
 def test_all_processes_have_the_main_ones_running_statistics(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(_shares_its_buffers, (tmp_path,), nprocs=2)
+    torch.multiprocessing.spawn(_shares_its_buffers, (tmp_path,), nprocs=2)  # type: ignore[attr-defined]
     kept = {name: torch.load(tmp_path / name) for name in ("before0", "before1", "after0", "after1")}
     mean = {name: tensors["running_mean"] for name, tensors in kept.items()}
     assert not torch.equal(mean["before0"], mean["before1"])

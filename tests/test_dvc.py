@@ -385,7 +385,7 @@ def test_the_runs_of_the_tables_are_experiments_that_leave_the_workspace_alone(p
     assert {table.title.partition(",")[0] for table in of_artifacts} >= {"Table 1", "Table 3", "Table 4"}
     assert project.metadata("models/task0.safetensors")["dataset"] == "mixed"
     assert "forgetting" not in project.summary(), "undefined for one task"
-    mixed, heavy = (Pack.open(project.folder / f"data/{part}", "train") for part in ("mixed", "heavy"))
+    mixed, heavy = (Pack.open(project.folder / f"data/{part}", "train") for part in ("mixed", "heavy"))  # type: ignore[assignment]
     assert len(mixed) == 2 * len(heavy)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -41,7 +42,10 @@ class Sees:
         self.network, self.receptive_radius, self.hardware = network, radius, hardware
         self.given: list[tuple[int, ...]] = []
 
-    def __call__(self, batch: np.ndarray, /) -> np.ndarray:
+    def describe(self) -> dict[str, str | int]:
+        return {}
+
+    def __call__(self, batch: NDArray[np.float32], /) -> NDArray[np.float32]:
         self.given.append(batch.shape)
         return forward(self.network, batch, self.hardware)
 
@@ -464,5 +468,5 @@ class TestSides:
 
     def test_a_radius_that_a_network_states_is_taken(self) -> None:
         network = Halving()
-        network.receptive_radius = 77
+        network.receptive_radius = 77  # type: ignore[assignment]
         assert receptive_radius(network) == 77

@@ -28,7 +28,7 @@ def make_pairs(sizes: list[tuple[int, int]] = SIZES, seed: int = 0) -> list[Pair
 
 
 def packed(folder: Path, pairs: list[Pair] | None = None, **options: object) -> Pack:
-    write_pack(folder / "set", "train", make_pairs() if pairs is None else pairs, **options)
+    write_pack(folder / "set", "train", make_pairs() if pairs is None else pairs, **options)  # type: ignore[arg-type]
     return Pack.open(folder / "set", "train")
 
 
@@ -271,7 +271,7 @@ def test_a_kill_between_the_files_shows(tmp_path: Path, monkeypatch: pytest.Monk
 
     class KilledError(BaseException): ...
 
-    calls = []
+    calls = []  # type: ignore[var-annotated]
 
     def kill(*_: object, **__: object) -> None:
         calls.append(None)
@@ -282,7 +282,7 @@ def test_a_kill_between_the_files_shows(tmp_path: Path, monkeypatch: pytest.Monk
     old, new = make_pairs(), make_pairs(seed=1)
     for name in ("replace", "unlink"):
         real = getattr(Path, name)
-        monkeypatch.setattr(Path, name, lambda *a, real=real, **k: (kill(), real(*a, **k))[1])
+        monkeypatch.setattr(Path, name, lambda *a, real=real, **k: (kill(), real(*a, **k))[1])  # type: ignore[func-returns-value]
     with contextlib.suppress(KilledError):
         write_pack(tmp_path / "set", "train", new, stride=4)
     monkeypatch.undo()

@@ -20,7 +20,7 @@ def save(path: Path, picture: np.ndarray | None = None, **options: object) -> np
         seed = int.from_bytes(str(path).encode(), "little") % 2**32
         picture = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(path, **options)
+    Image.fromarray(picture).save(path, **options)  # type: ignore[arg-type]
     return picture
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms
 from torchvision.io import ImageReadMode, decode_image
 
@@ -299,7 +300,10 @@ def cut_files() -> dict[str, bytes]:
 class Same:
     receptive_radius = 0
 
-    def __call__(self, batch: np.ndarray, /) -> np.ndarray:
+    def describe(self) -> dict[str, str | int]:
+        return {}
+
+    def __call__(self, batch: NDArray[np.float32], /) -> NDArray[np.float32]:
         return batch
 
 

@@ -40,7 +40,7 @@ def rain_on(clean: np.ndarray, kind: str | Rain, seed: int = 0) -> np.ndarray:
 
 def luma(picture: np.ndarray) -> np.ndarray:
     """Y of BT.601 in studio range, as MATLAB's rgb2ycbcr on doubles."""
-    return (16 + picture / 255 @ np.array([65.481, 128.553, 24.966])) / 255
+    return (16 + picture / 255 @ np.array([65.481, 128.553, 24.966])) / 255  # type: ignore[no-any-return]
 
 
 def psnr(pair: Pair) -> float:
@@ -66,7 +66,7 @@ def angles_at_pixels(rain: np.ndarray) -> np.ndarray:
     """The angles from the vertical around the 40 % of all pixels with the strongest gradients."""
     xx, yy, xy = (gaussian_filter(product, 2.0) for product in tensor(rain, 1.0))
     strong = xx + yy > np.quantile(xx + yy, 0.6)
-    return -np.rad2deg(0.5 * np.arctan2(2 * xy, xx - yy))[strong]
+    return -np.rad2deg(0.5 * np.arctan2(2 * xy, xx - yy))[strong]  # type: ignore[no-any-return]
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +193,7 @@ def test_swing_modulates_along_the_streak() -> None:
 class TestBrightness:
     @pytest.mark.parametrize("kind", ["heavy", "medium", "varied", "light"])
     def test_rain_only_brightens_before_the_veil(self, kind: str, photograph: np.ndarray) -> None:
-        unveiled = replace(KINDS[kind], veil=None)
+        unveiled = replace(KINDS[kind], veil=None)  # type: ignore[type-var]
         for seed in range(5):
             assert (rain_on(photograph, unveiled, seed) >= photograph).all()
 
@@ -275,7 +275,7 @@ def photographs() -> list[Photograph]:
 
 
 def pairs(photographs: list[Photograph], *kinds: str, seed: int = 0, rains: int = 1, split: str = "test") -> list[Pair]:
-    return list(rendered_pairs(split, kinds=kinds, photographs=photographs, seed=seed, rains_per_photograph=rains))
+    return list(rendered_pairs(split, kinds=kinds, photographs=photographs, seed=seed, rains_per_photograph=rains))  # type: ignore[arg-type]
 
 
 def bytes_of(found: list[Pair]) -> dict[str, tuple[bytes, bytes]]:

@@ -22,7 +22,7 @@ def picture(height: int = 24, width: int = 31, seed: int = 0) -> np.ndarray:
 
 def save(path: Path, pixels: np.ndarray | None = None, **options: object) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture() if pixels is None else pixels).save(path, **options)
+    Image.fromarray(picture() if pixels is None else pixels).save(path, **options)  # type: ignore[arg-type]
     return path
 
 

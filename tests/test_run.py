@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from derain import cli
@@ -35,7 +36,10 @@ class Darkens:
         self.amount = amount
         self.given: list[np.ndarray] = []
 
-    def __call__(self, batch: np.ndarray, /) -> np.ndarray:
+    def describe(self) -> dict[str, str | int]:
+        return {}
+
+    def __call__(self, batch: NDArray[np.float32], /) -> NDArray[np.float32]:
         self.given.append(batch)
         return batch - np.float32(self.amount)
 
@@ -58,7 +62,7 @@ def save(path: Path, pixels: np.ndarray | None = None, **options: Any) -> Path:
 
 
 def darker(pixels: np.ndarray) -> np.ndarray:
-    return np.maximum(pixels.astype(int) - 10, 0).astype(np.uint8)
+    return np.maximum(pixels.astype(int) - 10, 0).astype(np.uint8)  # type: ignore[no-any-return]
 
 
 def read(path: Path) -> np.ndarray:

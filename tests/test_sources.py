@@ -112,7 +112,7 @@ def test_a_union_holds_every_pair_of_its_parts(rain100l: Path, tmp_path: Path) -
     assert (len(union), union.stride) == (4 + 2, 80)
     expected = []
     for number, part in enumerate(parts):
-        pack_set("part", part, tmp_path / str(number), DATA, 0)
+        pack_set("part", part, tmp_path / str(number), DATA, 0)  # type: ignore[arg-type]
         pack = Pack.open(tmp_path / str(number), "train")
         expected += [pack.pair(index).rainy for index in range(len(pack))]
     for index, rainy in enumerate(expected):

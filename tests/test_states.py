@@ -246,14 +246,14 @@ def test_saving_costs_a_hundredth_of_the_time_however_slow_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [0.0]
-    monkeypatch.setattr(resume.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(resume.time, "monotonic", lambda: clock[0])  # type: ignore[attr-defined]
     saves = []
 
     def slow_write(*_: object) -> None:
         saves.append(clock[0])
         clock[0] += 3
 
-    monkeypatch.setattr(resume.atomic, "write_atomically", slow_write)
+    monkeypatch.setattr(resume.atomic, "write_atomically", slow_write)  # type: ignore[attr-defined]
     state = KeptState(tmp_path)
     while clock[0] < 10_000:
         clock[0] += 1

@@ -137,8 +137,8 @@ def test_the_penalty_is_that_of_the_paper(name: str, hardware: Hardware) -> None
     strategy.before_task(network)
     assert strategy.penalties(network)["penalty"].item() == 0
     with torch.no_grad():
-        network.a += 0.5
-        network.b -= 0.2
+        network.a += 0.5  # type: ignore[misc]
+        network.b -= 0.2  # type: ignore[misc]
     (penalty,) = strategy.penalties(network).values()
     penalty.backward()
     assert penalty.item() == pytest.approx(value, rel=1e-5)
@@ -255,8 +255,8 @@ def test_distillation_pulls_to_the_former_self_by_its_share(hardware: Hardware) 
     strategy = made("nr", hardware, {}, **section, lambda_kd=0.4, gradient="sample", samples=2)
     strategy.before_task(network)
     with torch.no_grad():
-        network.a -= 0.3
-        network.b += 0.15
+        network.a -= 0.3  # type: ignore[misc]
+        network.b += 0.15  # type: ignore[misc]
     remembered = Batch(batch.rainy, 0.9 * batch.rainy + 0.05)
     loss = strategy.extra_losses(batch, network(batch.rainy))["distillation"].item()
     assert loss == pytest.approx(0.4 * negative_ssim(0.6 * batch.rainy + 0.2, remembered.clean).item(), rel=1e-5)
@@ -295,14 +295,14 @@ def test_packnet_projects_the_step_on_the_smaller_of_two_weights(packs: dict[str
     network, batch = Vector(0.6, -0.2), Batch(*random_batch(3))
     first = plugin.Strategy(plugin.Params(share=0.5), masks.nothing_consolidated(network), hardware, {}, NEGATIVE_SSIM)
     mask = consolidated(first, network, packs["heavy"]).mask
-    assert mask["ab"].tolist() == [True, False]
+    assert mask["ab"].tolist() == [True, False]  # type: ignore[index]
     second = plugin.Strategy(plugin.Params(share=0.5), mask, hardware, {}, NEGATIVE_SSIM)
     second.before_task(network)
     trace = steps(network, second, batch, lr=1e-3, count=1)
     _, slope = slopes_by_difference(batch, 0.6, -0.2)
     assert trace["ab"][1].tolist() == pytest.approx([0, -1e-3 * slope], rel=0.02)
     second.after_task(network)
-    assert consolidated(second, network, packs["heavy"], position=1).mask["ab"].tolist() == [False, False], (
+    assert consolidated(second, network, packs["heavy"], position=1).mask["ab"].tolist() == [False, False], (  # type: ignore[index]
         "half of one"
     )
 

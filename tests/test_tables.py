@@ -106,7 +106,7 @@ def test_the_stream_twice_goes_on_from_its_end() -> None:
 def test_a_name_that_is_none_is_told_with_those_that_are() -> None:
     once = ["si", "nr-without-sc", "nr-without-kd", "nr"]
     assert [variant.name for variant in named(PARAMS, ["table3", "nr"])] == once
-    with pytest.raises(parameters.ParamsError, match=r"'nope' is no run.*table1, .*alone-heavy"):
+    with pytest.raises(parameters.ParamsError, match=r"'nope' is no run.*table1, .*alone-heavy"):  # type: ignore[attr-defined]
         named(PARAMS, ["nope"])
 
 

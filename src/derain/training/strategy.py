@@ -120,7 +120,7 @@ class Strategy:
         return {}
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
-        """Takes what `state_dict` gave, as it is asked for a task begun before or one that is learned."""
+        """Takes what `state_dict` gave, which may lie on the CPU: of a training to go on with, or one that is done."""
 
     def consolidate(self, done: Done) -> Kept:
         """What this task leaves behind."""
