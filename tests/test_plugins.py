@@ -19,7 +19,7 @@ from derain.compute.hardware import Hardware
 from derain.data import sets
 from derain.data.pack import Pack, write_pack
 from derain.disk import artifacts, networks, paths
-from derain.params import Params, Start
+from derain.params import Params, Start, read_entry
 from derain.stream import Carried, consolidate_task, learn_stream, learn_task
 from derain.training import crops, cuda_graphs
 from derain.training.crops import Packs
@@ -263,6 +263,15 @@ def test_a_source_with_unlabelled_pictures_goes_all_the_way(
 def test_a_clean_partner_of_an_unlabelled_picture_is_refused(tiny_params: Params, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="halves: the unlabelled picture 'unlabelled0' comes with a clean one"):
         sets.pack_set("halves", {**HALVES, "gives_away": True}, tmp_path / "halves", tiny_params.data, 0)
+
+
+def test_a_wrong_part_of_a_union_is_named_where_it_stands(tiny_params: Params) -> None:
+    union = {"source": "mix", "of": [HALVES, {"source": "mix", "of": [{"source": "rendered", "kind": "snow"}]}]}
+    made = sets.source_of(union, "params.yaml: datasets.both", tiny_params.data, 0)
+    with pytest.raises(ParamsError, match=r"datasets\.both\.of\.1\.of\.0\.kind: 'snow'"):
+        made.check("params.yaml: datasets.both")
+    with pytest.raises(ParamsError, match=r"datasets\.both\.of\.0\.source: no file sources/nope\.py"):
+        read_entry({"source": "mix", "of": [{"source": "nope"}]}, "params.yaml: datasets.both")
 
 
 def test_the_code_of_a_set_is_that_of_all_its_sources() -> None:

@@ -29,7 +29,7 @@ class Source(source.Source):
 
     def check(self, key: str) -> None:
         for number in range(len(self.params.of)):
-            self._part(number, key).check(key)
+            self._part(number, key).check(f"{key}.of.{number}")
 
     @property
     def roles(self) -> Sequence[Role]:
