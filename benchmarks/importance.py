@@ -14,10 +14,10 @@ from benchmarks.baseline import PublishedPReNet, published_ssim
 from benchmarks.data import packed
 from benchmarks.training_step import networks
 from derain import console
+from derain.compute.batch import Batch
 from derain.objectives import negative_ssim
 from derain.training import crops, masks
 from derain.training.importance import mean_absolute_gradient
-from derain.types import Batch
 
 PROPORTION = masks.consolidated_proportion(0, 0.008, 1, 10)
 """P(0) of the paper's values: the largest mask."""

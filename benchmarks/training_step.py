@@ -11,6 +11,7 @@ from benchmarks import _measure
 from benchmarks._measure import Result
 from benchmarks.baseline import PublishedPReNet, published_ssim, published_step
 from derain.backbones.prenet import PReNet
+from derain.compute.batch import Batch
 from derain.compute.hardware import COMPILED_FROM, Hardware
 from derain.objectives import negative_ssim
 from derain.recipes import adam_multistep
@@ -21,7 +22,6 @@ from derain.training.micro_batches import MicroBatches
 from derain.training.strategy import Params as NoParams
 from derain.training.strategy import Strategy
 from derain.training.trace import Trace
-from derain.types import Batch
 
 CHANNELS, STAGES, BLOCKS = 32, 6, 5
 CPU = torch.device("cpu")

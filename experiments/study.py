@@ -54,7 +54,7 @@ class Seed:
     def __init__(self, hardware: Hardware, pack: GetPack) -> None:
         self.hardware, self.pack = hardware, pack
         self.reached: dict[str, Carried] = {}
-        self.columns: dict[tuple[Carried, str], RowScores] = {}
+        self.columns: dict[tuple[int, str], RowScores] = {}
 
     def run(self, params: Params) -> Run:
         """A whole stream under one strategy."""
@@ -74,12 +74,13 @@ class Seed:
 
     def _scores(self, params: Params, carried: Carried, test: str, task: str) -> Mapping[str, RowScores]:
         """A network's quality on a test set, and that of doing nothing, in fp32, as the pipeline takes them."""
-        if (carried, test) not in self.columns:
+        network_key = id(carried.weights)  # which `reached` keeps: the first task's are the same for all strategies
+        if (network_key, test) not in self.columns:
             exact = Hardware(self.hardware.device, "fp32")
             network = network_of(params, carried).to(exact.device)
             rows, _ = evaluate(self.pack(params, test, "test"), {"network": network}, exact, shown=0)
-            self.columns |= {(carried, test): rows["network"], (carried, f"{test} {INPUT}"): rows[INPUT]}
-        return {INPUT: self.columns[carried, f"{test} {INPUT}"], task: self.columns[carried, test]}
+            self.columns |= {(network_key, test): rows["network"], (network_key, f"{test} {INPUT}"): rows[INPUT]}
+        return {INPUT: self.columns[network_key, f"{test} {INPUT}"], task: self.columns[network_key, test]}
 
 
 class PackedSets:

@@ -5,13 +5,11 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
-from torch import Tensor
-
 from derain import params as parameters
 from derain import plugins
 from derain.compute.hardware import Hardware, choose, processor
 from derain.data.pack import Pack
-from derain.disk import artifacts, networks, paths
+from derain.disk import artifacts, atomic, networks, paths
 from derain.params import Params
 from derain.plugins import KEYS, Selected
 from derain.stream import Carried, started_from
@@ -113,29 +111,31 @@ def write_learned(inputs: Inputs, learned: Carried, made_by: Mapping[str, Any]) 
 
 
 def write_start(params: Params) -> None:
-    """Writes what a stream starts from: nothing, where params.yaml names no file.
+    """Writes what a stream starts from: an empty file, where params.yaml names none.
 
     DVC cannot say that the first task is learned under the strategy only where there is something to keep: so the file
     names the strategy then, and its code.
     """
     start = started_from(params)
-    made_by: dict[str, Any] = {"kind": "start"}
-    tensors: dict[str, Tensor] = {}
-    if start is not None:
-        tensors = {f"{part}/{name}": tensor for part in _PARTS for name, tensor in getattr(start, part).items()}
-        code = hashlib.sha256(plugins.file("strategies", params.strategy).read_bytes()).hexdigest()
-        section = params.section("strategies").model_dump()
-        made_by |= {"strategy": params.strategy, "strategy_params": section, "strategy_code": code}
-    artifacts.save(paths.START, tensors, made_by)
+    if start is None:
+        atomic.write_atomically(paths.START, b"")
+        return
+    tensors = {f"{part}/{name}": tensor for part in _PARTS for name, tensor in getattr(start, part).items()}
+    code = hashlib.sha256(plugins.file("strategies", params.strategy).read_bytes()).hexdigest()
+    section = params.section("strategies").model_dump()
+    made_by = {"strategy": params.strategy, "strategy_params": section, "strategy_code": code}
+    artifacts.save(paths.START, tensors, {"kind": "start", **made_by})
 
 
 def _start() -> tuple[Carried | None, dict[str, str]]:
+    if paths.START.exists() and paths.START.stat().st_size == 0:
+        return None, {}
     tensors, made = artifacts.load(paths.START)
     weights, mask = (
         {name.partition("/")[2]: tensor for name, tensor in tensors.items() if name.startswith(f"{part}/")}
         for part in _PARTS
     )
-    return (Carried(weights, mask), {"start": made["sha256"]}) if weights else (None, {})
+    return Carried(weights, mask), {"start": made["sha256"]}
 
 
 def _left(task: str) -> tuple[Mask, Memory, dict[str, str]]:

@@ -1,4 +1,4 @@
-"""train_task0: learns the first task from random weights, alike for every strategy (Fig. 3a)."""
+"""train_task0: learns the first task; from random weights alike for every strategy (Fig. 3a)."""
 
 from derain.compute import distributed
 from derain.console import run

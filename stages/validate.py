@@ -1,6 +1,7 @@
 """validate: checks all of params.yaml before any other stage starts."""
 
 from derain import params as parameters
+from derain import stream
 from derain.console import run
 from derain.data.sets import check_sets, code_of
 from derain.disk import atomic, paths
@@ -9,7 +10,8 @@ from stages import _task
 
 def main() -> None:
     params = parameters.check()
-    check_sets(params)
+    sources = check_sets(params)
+    stream.check(params, lambda name: sources[name].roles)
     # The same bytes for the same code: a valid change of params.yaml reruns the stages that use the changed key, and no
     # others. What DVC cannot say stands here: which sources' files make a set, a union's parts' too.
     for left in paths.VALIDATED.glob("sets/*.json"):

@@ -15,13 +15,14 @@ import torch
 import yaml
 
 from derain import params, plugins
+from derain.compute.batch import Batch
 from derain.compute.hardware import Hardware
 from derain.data import sets, source
 from derain.data.pictures import write_png
 from derain.training import masks, objective, recipe
 from derain.training.micro_batches import parts_of
 from derain.training.strategy import Strategy
-from derain.types import ROLES, Batch, Restored
+from derain.types import ROLES, Restored
 from tests.conftest import NEGATIVE_SSIM, random_batch
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -96,15 +97,11 @@ def test_few_modules_lie_loose() -> None:
     assert len(list(SRC.glob("*.py"))) <= LOOSE
 
 
-def test_no_strategy_knows_another_and_the_loop_knows_none_by_import() -> None:
-    for file in (SRC / "strategies").glob("[!_]*.py"):
-        others = {name.split(".")[2] for name in imports(file) if name.startswith("derain.strategies.")}
-        assert others <= {"_base"}
-    for file in (SRC / "training").glob("*.py"):
-        plugins = {
-            name.split(".")[2] for name in imports(file) if name.startswith(("derain.strategies.", "derain.backbones."))
-        }
-        assert plugins <= {"_base"}
+def test_no_plug_in_knows_another_of_its_kind_and_nothing_else_knows_any_by_import() -> None:
+    for file in SRC.rglob("*.py"):
+        known = {".".join(name.split(".")[1:3]) for name in imports(file) if name.startswith("derain.")}
+        kinds = {name for name in known if name.split(".")[0] in plugins.KEYS}
+        assert not kinds, f"{file.relative_to(SRC)} imports {kinds}"
 
 
 @pytest.mark.parametrize("name", plugins.names("strategies"))

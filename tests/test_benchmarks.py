@@ -13,11 +13,11 @@ from torch.nn import functional as F
 
 from benchmarks import _measure, importance, training_step
 from benchmarks.baseline import published_ssim, published_step
+from derain.compute.batch import Batch
 from derain.compute.hardware import Hardware
 from derain.objectives.negative_ssim import negative_ssim
 from derain.training import crops as training_crops
 from derain.training.importance import mean_absolute_gradient
-from derain.types import Batch
 from tests.conftest import NEGATIVE_SSIM
 
 ROOT = Path(__file__).resolve().parent.parent

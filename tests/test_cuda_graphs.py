@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from derain import plugins, stream
 from derain.compute import hardware as hardware_module
+from derain.compute.batch import Batch
 from derain.compute.hardware import COMPILED_FROM, Hardware, choose
 from derain.data.pack import Pack
 from derain.params import Params
@@ -25,7 +26,7 @@ from derain.training.cuda_graphs import CapturedBatches
 from derain.training.learn import learn, training_step
 from derain.training.micro_batches import MicroBatches
 from derain.training.resume import NOT_KEPT, State
-from derain.types import Batch, NumericError, ParamsError
+from derain.types import NumericError, ParamsError
 from tests.conftest import NEGATIVE_SSIM, by_role, learner_of, random_batch
 from tests.test_states import Dying, KilledError
 

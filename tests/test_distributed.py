@@ -18,9 +18,10 @@ import torch.distributed as dist
 import yaml
 
 from derain.compute import distributed, hardware
+from derain.compute.batch import Batch
 from derain.data.pack import write_pack
 from derain.disk import artifacts
-from derain.types import Batch, ParamsError
+from derain.types import ParamsError
 from tests import test_dvc
 from tests.conftest import ROOT, noisy_pairs
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from derain.backbones import prenet
+from derain.compute.batch import Batch
 from derain.compute.hardware import Hardware, choose
 from derain.data.pack import Pack
 from derain.objectives.negative_ssim import negative_ssim
@@ -13,7 +14,7 @@ from derain.training import crops, importance, samples_at_once
 from derain.training.importance import mean_absolute_gradient
 from derain.training.resume import KeptState
 from derain.training.samples_at_once import OfEachSample, Size, of_whole_batches
-from derain.types import Batch, NumericError, Restored
+from derain.types import NumericError, Restored
 from tests.conftest import NEGATIVE_SSIM, random_batch
 from tests.test_states import Dying, KilledError
 

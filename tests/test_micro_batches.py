@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from derain import plugins
+from derain.compute.batch import Batch
 from derain.compute.hardware import Hardware
 from derain.data.pack import Pack
 from derain.params import Params
@@ -18,7 +19,7 @@ from derain.stream import Carried, learn_task
 from derain.training import cuda_graphs, masks
 from derain.training.learn import training_step
 from derain.training.micro_batches import MicroBatches
-from derain.types import Batch, ParamsError, Restored
+from derain.types import ParamsError, Restored
 from tests.conftest import NEGATIVE_SSIM, learner_of, random_batch
 
 

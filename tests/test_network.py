@@ -133,7 +133,7 @@ class TestRadius:
         assert receptive_radius(Swallows()) == 2
 
     def test_no_probe_is_larger_than_allowed(self) -> None:
-        assert receptive_radius(prenet(3, 4, 5), pixels=64**2) is None
+        assert receptive_radius(prenet(3, 4, 5), fits=lambda pixels: pixels <= 64**2) is None
 
 
 SIZES = [(1, 1), (1, 67), (97, 1), (2, 3), (31, 37), (53, 101), (64, 64), (89, 48), (127, 71), (113, 16)]

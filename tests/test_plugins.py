@@ -15,18 +15,20 @@ import torch
 import yaml
 
 from derain import plugins
+from derain.compute import distributed
+from derain.compute.batch import Batch
 from derain.compute.hardware import Hardware
 from derain.data import sets
 from derain.data.pack import Pack, write_pack
 from derain.disk import artifacts, networks, paths
 from derain.params import Params, Start, read_entry
-from derain.stream import Carried, consolidate_task, learn_stream, learn_task
+from derain.stream import Carried, check, consolidate_task, learn_stream, learn_task
 from derain.training import crops, cuda_graphs
 from derain.training.crops import Packs
 from derain.training.importance import mean_absolute_gradient
-from derain.training.micro_batches import MicroBatches
+from derain.training.micro_batches import MicroBatches, parts_of
 from derain.training.resume import KeptState
-from derain.types import Batch, DataError, ParamsError
+from derain.types import DataError, ParamsError
 from stages import _task, kd_task, sc_mask
 from tests.conftest import NEGATIVE_SSIM, ROOT, noisy_pairs, random_batch
 from tests.test_states import Dying, KilledError
@@ -205,6 +207,36 @@ def test_coupled_samples_are_never_split_nor_captured_nor_mapped(
     mean_absolute_gradient(network, samples, hardware, NEGATIVE_SSIM)
 
 
+def test_several_processes_do_not_share_coupled_samples(
+    tiny_params: Params, hardware: Hardware, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distributed, "size", lambda: 2)
+    with pytest.raises(ParamsError, match=r"launch: .*coupled"):
+        cuda_graphs.micro_batches(None, network_of(tiny_params), NEGATIVE_SSIM, hardware)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_a_mean_over_labelled_samples_adds_up_over_the_parts(size: int) -> None:
+    labelled = torch.tensor([True, True, False, False, False])
+    batch = Batch(*random_batch(0, count=5), labelled=labelled)
+
+    def loss(part: Batch) -> torch.Tensor:
+        return part.share * part.mean((part.rainy - part.clean).abs().mean((1, 2, 3)), part.labelled)
+
+    assert sum(map(loss, parts_of(batch, size))) == pytest.approx(float(loss(batch)), rel=1e-6)
+    assert float(loss(batch)) == pytest.approx(float((batch.rainy - batch.clean)[labelled].abs().mean()) * 2 / 5)
+
+
+def test_validate_tells_what_cannot_be_learned(tiny_params: Params) -> None:
+    params = selecting(tiny_params, ALL)
+    check(params, lambda _: ("train", "unlabelled"))
+    with pytest.raises(ParamsError, match=r"banked learns from rainy pictures .* 'heavy' of task0 has none"):
+        check(params, lambda _: ("train",))
+    split = params.train.model_copy(update={"micro_batch": 2})
+    with pytest.raises(ParamsError, match=r"train\.micro_batch"):
+        check(params.model_copy(update={"train": split}), lambda _: ("train", "unlabelled"))
+
+
 def test_a_step_that_begins_anew_counts_no_batch_twice(tiny_params: Params) -> None:
     class Counting(torch.nn.Module):
         seen: torch.Tensor
@@ -315,6 +347,15 @@ class TestStart:
         again = learn_task(params, params.tasks[0], data["heavy"], hardware, Carried(deployed.weights, first.mask))
         assert same(first.weights, again.weights)
 
+    @pytest.mark.usefixtures("deployed")
+    def test_a_mask_needs_a_strategy_that_holds_it(
+        self, tiny_params: Params, hardware: Hardware, data: dict[str, Packs]
+    ) -> None:
+        files = {"model": "deployed.safetensors", "mask": "mask.safetensors"}
+        params = self.starting(tiny_params, files).model_copy(update={"strategy": "ewc"})
+        with pytest.raises(ParamsError, match=r"start\.mask: the strategy ewc holds no weights"):
+            next(learn_stream(params, data.__getitem__, hardware))
+
     def test_the_strategy_decides_the_first_task_only_where_there_is_something_to_keep(
         self, deployed: Carried, tiny_params: Params
     ) -> None:
@@ -332,7 +373,8 @@ class TestStart:
             ("nothing.safetensors", "nothing.safetensors is missing"),
             ("mask.safetensors", "mask.safetensors holds no network"),
             ("torn.safetensors", "torn.safetensors is damaged"),
-            ("other.safetensors", r"other.safetensors belongs to another network: conv.0.weight"),
+            ("other.safetensors", r"other.safetensors belongs to another network: prenet .*channels=5"),
+            ("deeper.safetensors", r"deeper.safetensors belongs to another network: prenet .*stages=3"),
             ({"model": "deployed.safetensors", "mask": "deployed.safetensors"}, "is no mask"),
         ],
     )
@@ -344,6 +386,10 @@ class TestStart:
         other = plugins.load("backbones", "prenet").Params(channels=5, stages=2, blocks=1)
         weights = networks.build_network("prenet", other).state_dict()
         networks.save_network(Path("other.safetensors"), weights, "prenet", other, {"kind": "model"})
+        own = tiny_params.section("backbones")
+        deeper = own.model_copy(update={"stages": own.stages + 1})  # the same shapes, another function
+        weights = networks.build_network("prenet", deeper).state_dict()
+        networks.save_network(Path("deeper.safetensors"), weights, "prenet", deeper, {"kind": "model"})
         with pytest.raises(Exception, match=told) as raised:
             next(learn_stream(self.starting(tiny_params, start=start), data.__getitem__, hardware))
         assert "\n" not in str(raised.value)

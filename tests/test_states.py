@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from derain import plugins
+from derain.compute.batch import Batch
 from derain.compute.hardware import Hardware
 from derain.data.pack import Pack
 from derain.params import Params
@@ -23,7 +24,7 @@ from derain.training import crops, learn, masks, resume
 from derain.training.importance import mean_absolute_gradient
 from derain.training.resume import KeptState, State
 from derain.training.strategy import Strategy
-from derain.types import Batch, BusyError, NumericError, Restored
+from derain.types import BusyError, NumericError, Restored
 from tests.conftest import NEGATIVE_SSIM, learner_of
 
 

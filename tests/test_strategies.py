@@ -15,6 +15,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor, nn
 
 from derain import plugins
+from derain.compute.batch import Batch
 from derain.compute.hardware import Hardware
 from derain.data.pack import Pack, write_pack
 from derain.disk import artifacts, paths
@@ -26,7 +27,7 @@ from derain.training.learn import training_step
 from derain.training.micro_batches import MicroBatches
 from derain.training.resume import NOT_KEPT, KeptState
 from derain.training.strategy import Done, Kept, Memory, Strategy
-from derain.types import Batch, Restored, Task
+from derain.types import Restored, Task
 from stages import kd_task, sc_mask
 from stages._task import write_start
 from tests.conftest import NEGATIVE_SSIM, ROOT, by_role, learner_of, noisy_pairs, random_batch

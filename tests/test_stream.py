@@ -128,7 +128,7 @@ def test_the_teacher_is_the_former_self_and_the_loss_that_of_equation_7(
 
 
 def _batch() -> Any:
-    from derain.types import Batch
+    from derain.compute.batch import Batch
     from tests.conftest import random_batch
 
     return Batch(*random_batch(5))

@@ -19,6 +19,7 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
+from derain.compute.batch import Batch
 from derain.disk import networks, paths
 from derain.objectives import negative_ssim
 from derain.strategies import nr
@@ -26,7 +27,7 @@ from derain.training import resume
 from derain.training.checkpoint import from_bytes
 from derain.training.crops import Crops
 from derain.training.objective import Objective
-from derain.types import Batch, DerainError, NumericError
+from derain.types import DerainError, NumericError
 from stages import eval as eval_stage
 from stages import kd_task, sc_mask
 from torture._figures import Figures

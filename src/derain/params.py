@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -76,8 +77,8 @@ class Train(Section):
 class Start(Section):
     """Files that a stream starts from: a model, and the mask of what is consolidated of it."""
 
-    model: str
-    mask: str | None = None
+    model: Annotated[str, Field(min_length=1)]
+    mask: Annotated[str, Field(min_length=1)] | None = None
 
 
 class Params(Section):
@@ -184,6 +185,10 @@ def parse(text: str, name: str) -> dict[str, Any]:
         raise ParamsError(f"{name} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
         raise ParamsError(f"{name} must be a mapping of keys to values.")
+    try:
+        json.dumps(raw, default=str)
+    except (ValueError, RecursionError):
+        raise ParamsError(f"{name}: an alias (*) stands within what it names. Write the value out.") from None
     return raw
 
 
@@ -232,8 +237,9 @@ def read_entry(entry: Entry, key: str) -> Any:
     plugin = plugins.load("sources", str(entry["source"]), f"{key}.source")
     own = {name: value for name, value in entry.items() if name != "source"}
     checked = _read(plugin.Params, own, key.removeprefix("params.yaml: ") + ".")
-    for number, part in enumerate(entry.get("of", ())):
-        read_entry(part, f"{key}.of.{number}")
+    if entry["source"] == "mix":
+        for number, part in enumerate(entry["of"]):
+            read_entry(part, f"{key}.of.{number}")
     return checked
 
 

@@ -25,7 +25,7 @@ from derain.training.masks import Mask
 from derain.training.objective import Objective
 from derain.training.recipe import Recipe
 from derain.training.resume import NOT_KEPT, State
-from derain.training.strategy import Done, Memory, Strategy
+from derain.training.strategy import Done, Masked, Memory, Strategy
 from derain.training.strategy import Params as NoParams
 from derain.training.trace import Trace
 from derain.types import DataError, NumericError, ParamsError, Task
@@ -72,11 +72,7 @@ def learn_task(
         ParamsError: the objective needs unlabelled pictures that the task's set has not got.
     """
     network, objective = _built(params, hardware, before)
-    if objective.unlabelled and "unlabelled" not in packs:
-        raise ParamsError(
-            f"params.yaml: objective: {params.objective} learns from rainy pictures without clean ones too, and the "
-            f"data set {task.dataset!r} of {task.name} has none. Give it some, or choose another objective."
-        )
+    _check_unlabelled(params, task, objective, packs)
     epoch = crops.of_epoch(packs, objective.unlabelled, params.train, params.seed, task.position, 0, hardware.device)
     hardware = hardware.for_steps(params.train.epochs * len(epoch))
     if before is None:
@@ -91,7 +87,7 @@ def learn_task(
     optimizer = recipe.optimizer([*network.parameters(), *objective.parameters()], fused=hardware.is_gpu)
     learner = Learner(network, objective, strategy, recipe, optimizer, hardware, micro_batches, Trace(network))
     history, trace = learn(learner, task, packs, params.train, params.seed, state)
-    if not finite(network.state_dict()):
+    if not finite(network.state_dict(), objective.state_dict()):
         raise NumericError(f"{task.name}: a weight is not finite. Nothing was written. Try a smaller train.lr.")
     return Carried(
         weights=_kept(network.state_dict()),
@@ -114,8 +110,10 @@ def consolidate_task(
     """
     network, objective = _built(params, hardware, learned)
     network.eval()
+    objective.eval()
     strategy = _strategy(params, learned, hardware, objective)
-    strategy.load_state_dict({name: tensor.to(hardware.device) for name, tensor in learned.own.items()})
+    if learned.own:
+        strategy.load_state_dict({name: tensor.to(hardware.device) for name, tensor in learned.own.items()})
 
     def samples(count: int | None, *, one_by_one: bool) -> Crops:
         batch = 1 if one_by_one else params.train.batch
@@ -124,9 +122,10 @@ def consolidate_task(
 
     trace = {name: part.to(hardware.device) for name, part in learned.trace.items()}
     kept = strategy.consolidate(Done(task, network, samples, trace, state))
-    mask = masks.union(learned.mask, kept.mask)
+    chosen = _kept(kept.mask) if kept.mask else None
+    mask = masks.union(learned.mask, chosen)
     fractions = {
-        "fraction_chosen": masks.fraction(kept.mask) if kept.mask else 0.0,
+        "fraction_chosen": masks.fraction(chosen) if chosen else 0.0,
         "fraction_newly_consolidated": masks.fraction(mask) - masks.fraction(learned.mask),
         "fraction_consolidated": masks.fraction(mask),
         "fraction_free": 1 - masks.fraction(mask),
@@ -147,7 +146,7 @@ def learn_stream(
     Args:
         packs: a data set's packs by role, given its name.
         reached: what earlier streams have come to, which grows with this one: where two begin alike, that is learned
-            once. The first task is learned alike under all strategies.
+            once. From random weights the first task is learned alike under all strategies.
     """
     reached = {} if reached is None else reached
 
@@ -172,6 +171,22 @@ def _beginning(params: Params, tasks: int, for_all_strategies: bool = False) -> 
     return repr((params.tasks[:tasks], sets, params.data, params.seed, params.train, params.start, sections))
 
 
+def check(params: Params, roles: Callable[[str], Iterable[str]]) -> None:
+    """Raises ParamsError where the selected plug-ins cannot learn the stream; `roles` are those of a data set."""
+    network, objective = _built(params, Hardware(torch.device("cpu"), "fp32"), None)
+    cuda_graphs.micro_batches(params.train.micro_batch, network, objective, Hardware(torch.device("cpu"), "fp32"))
+    for task in params.tasks:
+        _check_unlabelled(params, task, objective, roles(task.dataset))
+
+
+def _check_unlabelled(params: Params, task: Task, objective: Objective, roles: Iterable[str]) -> None:
+    if objective.unlabelled and "unlabelled" not in roles:
+        raise ParamsError(
+            f"params.yaml: objective: {params.objective} learns from rainy pictures without clean ones too, and the "
+            f"data set {task.dataset!r} of {task.name} has none. Give it some, or choose another objective."
+        )
+
+
 def network_of(params: Params, carried: Carried) -> nn.Module:
     """The network with the weights that are carried, in evaluation mode."""
     network = networks.build_network(params.backbone, params.section("backbones"))
@@ -184,16 +199,27 @@ def started_from(params: Params) -> Carried | None:
 
     Raises:
         DataError: a file is missing, damaged, of another network, or no mask of this network.
+        ParamsError: the strategy holds no mask.
     """
     if params.start is None:
         return None
     path = Path(params.start.model)
-    weights = networks.load_network(path).state_dict()
-    network = networks.check_weights(params.backbone, params.section("backbones"), weights, path)
+    network, backbone, section = networks.load_described(path)
+    if (backbone, section) != (params.backbone, params.section("backbones")):
+        raise DataError(
+            f"{path} belongs to another network: {backbone} ({section!r}). Select that in params.yaml, which has "
+            f"{params.backbone} ({params.section('backbones')!r})."
+        )
+    weights = network.state_dict()
     if not finite(weights):
         raise DataError(f"{path} is damaged: it holds weights that are not finite. Train or fetch it again.")
     mask = masks.nothing_consolidated(network)
     if params.start.mask is not None:
+        if not issubclass(plugins.load("strategies", params.strategy).Strategy, Masked):
+            raise ParamsError(
+                f"params.yaml: start.mask: the strategy {params.strategy} holds no weights. Leave the mask out, or "
+                "choose a strategy that does."
+            )
         mask = _mask_in(Path(params.start.mask), mask)
     return Carried(_kept(weights), mask)
 

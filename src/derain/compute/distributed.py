@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
 from derain import console
-from derain.types import Batch, DataError, DerainError
+from derain.compute.batch import Batch
+from derain.types import DataError, DerainError
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store

@@ -83,6 +83,19 @@ class _ConvolutionReLU(nn.Module):
 
 
 @contextmanager
+def evaluating(*modules: nn.Module) -> Iterator[None]:
+    """Within it, modules are in evaluation mode; after it each of their layers is in the mode in which it was."""
+    modes = {layer: layer.training for module in modules for layer in module.modules()}
+    for module in modules:
+        module.eval()
+    try:
+        yield
+    finally:
+        for layer, mode in modes.items():
+            layer.training = mode
+
+
+@contextmanager
 def memory_errors() -> Iterator[None]:
     """Within it, memory that runs out is a MemoryError, on every device."""
     try:

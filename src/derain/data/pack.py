@@ -47,7 +47,7 @@ def write_pack(
 
     Args:
         folder: created if missing; its name is the data set's name in messages.
-        split: "train" or "test".
+        split: a role: train, test or unlabelled.
         pairs: uint8 RGB pairs; both pictures of a pair have one size, different pairs may differ.
         stride: distance in pixels between the patches of `Pack.grid`; None: the patch size.
         flip: each pair is followed by its mirror image, left and right exchanged, as PReNet does with RainTrainL.

@@ -16,13 +16,15 @@ from derain import plugins
 from derain.console import say
 from derain.data.pack import write_pack
 from derain.data.source import Source
+from derain.disk import paths
 from derain.params import Data, Entry, Params, parts, read_entry, sources
 from derain.types import DataError, Pair, ParamsError
 
 
 def source_of(entry: Entry, key: str, data: Data, seed: int) -> Source:
     """The source of an entry; ParamsError, beginning with its `key`, where it is none."""
-    source: Source = plugins.load("sources", entry["source"]).Source(read_entry(entry, key), data, seed)
+    params = read_entry(entry, key)
+    source: Source = plugins.load("sources", entry["source"]).Source(params, data, seed)
     return source
 
 
@@ -88,8 +90,8 @@ def _new_folder(folder: Path) -> Iterator[Path]:
         raise DataError(f"{folder} cannot be written: {error.strerror or error}.") from None
 
 
-def check_sets(params: Params) -> None:
-    """Checks that what sets name exists, and that the stream and the tests use roles which the sets have.
+def check_sets(params: Params) -> dict[str, Source]:
+    """The sources of all sets: what they name exists, and the stream and the tests use roles which the sets have.
 
     Raises:
         ParamsError: naming the key, the value and what is allowed.
@@ -97,6 +99,8 @@ def check_sets(params: Params) -> None:
     made = {}
     for name, entry in params.datasets.items():
         key = f"params.yaml: datasets.{name}"
+        if paths.DATA / name == paths.VALIDATED:
+            raise ParamsError(f"{key}: the name is taken: {paths.VALIDATED} is what validate writes. Choose another.")
         made[name] = source_of(entry, key, params.data, params.seed)
         made[name].check(key)
     for task in params.tasks:
@@ -112,3 +116,4 @@ def check_sets(params: Params) -> None:
     for test in params.tests:
         if "test" not in made[test].roles:
             raise ParamsError(f"params.yaml: tests.{test}: the set has no test split. It can only be learned.")
+    return made

@@ -58,22 +58,28 @@ def load_network(path: Path | str, device: torch.device | str = "cpu") -> nn.Mod
     Raises:
         DataError: the file is missing or damaged, or belongs to another network.
     """
-    path = Path(path)
+    network, _, _ = load_described(Path(path))
+    return network.to(device).eval().requires_grad_(False)
+
+
+def load_described(path: Path) -> tuple[nn.Module, str, Any]:
+    """A network from its file, the name of its backbone, and the `Params` of that; see `load_network`."""
     if path.suffix in {".pth", ".pt"}:
+        prenet = plugins.load("backbones", "prenet")
         weights = _read_published(path)
         try:
-            network = plugins.load("backbones", "prenet").from_published(weights)
+            network = prenet.from_published(weights)
         except DataError as error:
             raise DataError(f"{path}: {error}") from None
-    else:
-        weights, made = load(path)
-        if "backbone" not in made:
-            raise DataError(f"{path} holds no network but {made.get('kind', 'something else')}.")
-        network = _described(path, made, parts_of(weights)[0])
-    return cast(nn.Module, network.to(device).eval().requires_grad_(False))
+        size = prenet.Params(channels=network.channels, stages=network.stages, blocks=network.blocks)
+        return network, "prenet", size
+    weights, made = load(path)
+    if "backbone" not in made:
+        raise DataError(f"{path} holds no network but {made.get('kind', 'something else')}.")
+    return _described(path, made, parts_of(weights)[0])
 
 
-def _described(path: Path, made: Mapping[str, Any], weights: Mapping[str, Tensor]) -> nn.Module:
+def _described(path: Path, made: Mapping[str, Any], weights: Mapping[str, Tensor]) -> tuple[nn.Module, str, Any]:
     """The network that a file says it holds, with its weights."""
     name = made["backbone"]
     try:
@@ -86,7 +92,7 @@ def _described(path: Path, made: Mapping[str, Any], weights: Mapping[str, Tensor
     _check_shapes(expected, weights, path)
     network: nn.Module = plugin.build(section)
     network.load_state_dict(dict(weights))
-    return network
+    return network, name, section
 
 
 def check_weights(backbone: str, section: Any, weights: Mapping[str, Tensor], path: Path) -> nn.Module:

@@ -209,7 +209,7 @@ class _Torch:
     def receptive_radius(self) -> int | None:
         from derain.restore.probe import receptive_radius
 
-        return receptive_radius(self._network, self._where.device, self.memory / self.taken.pixel)
+        return receptive_radius(self._network, self._where.device, lambda pixels: self.taken(pixels) <= self.memory)
 
 
 def load(

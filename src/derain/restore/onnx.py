@@ -50,7 +50,9 @@ def export(weights: Path, path: Path) -> float:
     import torch
     from torch import Tensor
 
-    from derain.restore.probe import receptive_radius
+    from derain.compute.hardware import Hardware
+    from derain.restore import probe
+    from derain.restore.network import DEFAULT_MEMORY
 
     network = networks.load_network(weights)
 
@@ -77,7 +79,9 @@ def export(weights: Path, path: Path) -> float:
         )
     assert program is not None
     model = program.model_proto
-    made = {"receptive_radius": receptive_radius(network), "side_multiple": getattr(network, "side_multiple", 1)}
+    taken = probe.taken(network, Hardware(torch.device("cpu"), "fp32"))
+    radius = probe.receptive_radius(network, fits=lambda pixels: taken(pixels) <= DEFAULT_MEMORY)
+    made = {"receptive_radius": radius, "side_multiple": getattr(network, "side_multiple", 1)}
     made |= {"made_by": _made_by(weights)}
     entry = model.metadata_props.add()
     entry.key, entry.value = _KEY, json.dumps(made, sort_keys=True)

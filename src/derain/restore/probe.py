@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,11 +20,13 @@ _MEASURED = (64, 128)
 _NOTHING = torch.empty(0)
 
 
-def receptive_radius(network: nn.Module, device: torch.device | str = "cpu", pixels: float = 512**2) -> int | None:
+def receptive_radius(
+    network: nn.Module, device: torch.device | str = "cpu", fits: Callable[[int], bool] = lambda _: True
+) -> int | None:
     """How many pixels away a pixel of the estimate can still depend on the rainy picture.
 
-    What the network states (`receptive_radius`) is taken; else a probe tells, and None where one of at most so many
-    pixels does not show it: there the network may see everything at once.
+    What the network states (`receptive_radius`) is taken; else a probe tells, and None where one of as many pixels as
+    memory `fits` does not show it: there the network may see everything at once.
 
     A cell of the tiles' grid in the middle of a picture is set to NaN, which passes convolutions, activations and
     pooling whatever the weights are, and marks all that depends on it. The picture is doubled until the marks keep
@@ -31,7 +34,7 @@ def receptive_radius(network: nn.Module, device: torch.device | str = "cpu", pix
     """
     if isinstance(stated := getattr(network, "receptive_radius", None), int):
         return stated
-    for side in (side for side in _SIDES if side**2 <= pixels):
+    for side in (side for side in _SIDES if fits(side**2)):
         start = side // 2
         rainy = torch.full((1, 3, side, side), 0.5, device=device)
         plain = _answer(network, rainy)
@@ -60,7 +63,7 @@ def taken(network: nn.Module, hardware: Hardware) -> Taken:
     small, large = (_bytes_per_pixel(network, hardware, side) for side in _MEASURED)
     pixels, more = (side**2 for side in _MEASURED)
     pair = max(0.0, large - small) / (more - pixels)
-    return Taken(small - pair * pixels, pair)
+    return Taken(max(small - pair * pixels, 0.0), pair)
 
 
 def _bytes_per_pixel(network: nn.Module, hardware: Hardware, side: int) -> float:

@@ -10,10 +10,11 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from derain.compute.batch import Batch
 from derain.params import Finite, Positive, Section
 from derain.training import importance, masks, strategy
 from derain.training.strategy import Done, Kept
-from derain.types import Batch, Restored
+from derain.types import Restored
 
 
 class Params(Section):
@@ -63,4 +64,4 @@ class Strategy(strategy.Masked):
         omega = importance.mean_absolute_gradient(done.network, crops, self.hardware, self.objective, done.state)
         proportion = masks.consolidated_proportion(done.task.position, params.alpha_l, params.tau_s, params.tau_l)
         chosen = masks.most_important(omega, proportion, params.rank, self.mask)
-        return Kept({name: part.cpu() for name, part in chosen.items()}, facts={"P(n)": proportion})
+        return Kept(chosen, facts={"P(n)": proportion})

@@ -34,7 +34,7 @@ class Strategy(strategy.Masked):
     def consolidate(self, done: Done) -> Kept:
         return Kept(
             {
-                name: _largest(weight.detach(), ~self.mask[name], self.params.share).cpu()
+                name: _largest(weight.detach(), ~self.mask[name], self.params.share)
                 for name, weight in done.network.named_parameters()
             }
         )

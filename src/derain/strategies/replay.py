@@ -13,11 +13,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from derain.compute.batch import Batch
 from derain.params import Count, Section
 from derain.training import strategy
 from derain.training.crops import to_tensor
 from derain.training.strategy import Done, Kept
-from derain.types import Batch
 
 
 class Params(Section):

@@ -65,7 +65,7 @@ class Checkpoint:
 
     def _content(self) -> bytes:
         parts = {name: part.state_dict() for name, part in self._parts.items()}
-        if not finite(parts["network"]):
+        if not finite(parts["network"], parts["objective"]):
             raise NumericError(
                 f"a weight is not finite after {len(self.history)} epochs and {self.step} steps. Nothing was written. "
                 "Try a smaller train.lr or precision=fp32."
@@ -76,7 +76,10 @@ class Checkpoint:
     def _restore(self, content: bytes) -> None:
         kept = from_bytes(content)
         for name, part in self._parts.items():
-            part.load_state_dict(kept[name])
+            state = kept[name]
+            part.load_state_dict(
+                {key: value.to(self._device) if isinstance(value, Tensor) else value for key, value in state.items()}
+            )
         self.history, self.step = kept["loop"]["history"], kept["loop"]["step"]
         self._sums = Counter(kept["loop"]["sums"])
         say(f"goes on where it was interrupted: after {len(self.history)} epochs and {self.step} steps")
@@ -90,9 +93,9 @@ class Checkpoint:
         return [*states, torch.cuda.get_rng_state(self._device)] if self._device.type == "cuda" else states
 
 
-def finite(tensors: Mapping[str, Tensor]) -> bool:
+def finite(*tensors: Mapping[str, Tensor]) -> bool:
     """Whether all their values are finite."""
-    return all(bool(tensor.isfinite().all()) for tensor in tensors.values())
+    return all(bool(tensor.isfinite().all()) for each in tensors for tensor in each.values())
 
 
 def to_bytes(content: Mapping[str, Any]) -> bytes:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from derain.compute.batch import Batch
 from derain.training import pixels
-from derain.types import Batch
 
 if TYPE_CHECKING:
     from derain.data.pack import Pack

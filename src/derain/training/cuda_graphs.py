@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from derain.compute import distributed
+from derain.compute.batch import Batch
 from derain.compute.hardware import Hardware
 from derain.console import in_one_line, warn
 from derain.training.micro_batches import MicroBatches, parts_of
 from derain.training.objective import Objective
-from derain.types import Batch, DerainError, ParamsError
+from derain.types import DerainError, ParamsError
 
 WARM_UP = 3
 """Steps of a shape that run as they are before they are captured: libraries and compilers set themselves up in them."""
@@ -33,9 +34,9 @@ def micro_batches(size: int | None, network: nn.Module, objective: Objective, ha
     """How a task's batches go through the network: captured on a GPU, step by step elsewhere.
 
     Raises:
-        ParamsError: `size` would split samples that are coupled.
+        ParamsError: `size`, or several processes, would split samples that are coupled.
     """
-    buffers = [*network.buffers(), *objective.buffers()]
+    modules = (network, objective)
     if getattr(network, "samples_coupled", False) or objective.samples_coupled:
         if size is not None:
             raise ParamsError(
@@ -43,12 +44,15 @@ def micro_batches(size: int | None, network: nn.Module, objective: Objective, ha
                 "normalization), so that it cannot be split: set it to null."
             )
         if distributed.size() > 1:
-            warn(f"samples are coupled: each of {distributed.size()} processes normalizes its own share of a batch")
-        return MicroBatches(coupled=True, buffers=buffers)
+            raise ParamsError(
+                "params.yaml: launch: the samples of a batch are coupled (batch normalization), so that several "
+                "processes cannot share it. Use launch: python."
+            )
+        return MicroBatches(coupled=True)
     # A capture runs its work more than once, and knows the gradients of the network alone.
-    if hardware.is_gpu and not buffers and not list(objective.parameters()):
+    if hardware.is_gpu and not list(network.buffers()) and not objective.state_dict():
         return CapturedBatches(size, network, hardware.device)
-    return MicroBatches(size, hardware.pixels_at_once, buffers=buffers)
+    return MicroBatches(size, hardware.pixels_at_once, modules=modules)
 
 
 class CapturedBatches(MicroBatches):

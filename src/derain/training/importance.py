@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from derain.compute import distributed
+from derain.compute.batch import Batch
+from derain.compute.forward import evaluating
 from derain.compute.hardware import Hardware
 from derain.console import say, track
 from derain.training import samples_at_once
@@ -17,7 +19,7 @@ from derain.training.crops import Crops
 from derain.training.objective import Objective
 from derain.training.resume import NOT_KEPT, State
 from derain.training.samples_at_once import Scalar, Size, Sizes
-from derain.types import Batch, NumericError
+from derain.types import NumericError
 
 
 def mean_absolute_gradient(
@@ -74,17 +76,6 @@ def _mean_over_batches(
     size: Size,
 ) -> Mapping[str, Tensor]:
     """The mean over the batches of the `size` of the gradient of a scalar `of` what the network makes of a batch."""
-    mode = network.training
-    network.eval()
-    try:
-        return _in_evaluation(network, crops, hardware, state, of, size)
-    finally:
-        network.train(mode)
-
-
-def _in_evaluation(
-    network: nn.Module, crops: Crops, hardware: Hardware, state: State, of: Scalar, size: Size
-) -> Mapping[str, Tensor]:
     total = {name: torch.zeros_like(weight) for name, weight in network.named_parameters()}
     gradients, count = len(crops), 0
     sizes: Sizes = samples_at_once.of_whole_batches(network, hardware, of, size)
@@ -103,8 +94,10 @@ def _in_evaluation(
     for first in track(range(count, len(crops), distributed.size()), "importance"):
         # One batch for each process; one that finds none left takes the last again, which is not counted.
         batch = crops.at(min(first + distributed.rank(), len(crops) - 1))
+        with evaluating(network):
+            own = sizes(batch)
         # Added one by one in the order of the batches: the sum has the same bits for any number of processes.
-        for of_batch in distributed.gather(sizes(batch))[: len(crops) - first]:
+        for of_batch in distributed.gather(own)[: len(crops) - first]:
             if not nn.utils.get_total_norm(of_batch).isfinite():
                 raise NumericError(
                     f"importance: a gradient is not finite in the batch {', '.join(sorted(set(crops.names(count))))}; "

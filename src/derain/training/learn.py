@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from derain.compute import distributed
+from derain.compute.batch import Batch
+from derain.compute.forward import evaluating
 from derain.compute.hardware import Hardware
 from derain.console import track
 from derain.params import Train
@@ -23,7 +25,7 @@ from derain.training.recipe import Recipe
 from derain.training.resume import State
 from derain.training.strategy import Strategy
 from derain.training.trace import Trace
-from derain.types import Batch, NumericError, Restored, Task
+from derain.types import NumericError, Restored, Task
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ def learn(
     network, objective, strategy = learner.network, learner.objective, learner.strategy
     device = learner.hardware.device
     network.train()
+    objective.train()
     strategy.before_task(network)
     parts = {
         "network": network,
@@ -75,7 +78,8 @@ def learn(
     for epoch in track(range(len(checkpoint.history), train.epochs), f"{task.name}: learning {task.dataset}, epoch"):
         batches = crops.of_epoch(packs, objective.unlabelled, train, seed, task.position, epoch, device)
         if checkpoint.step == 0:
-            objective.before_epoch(epoch, batches, learner.forward)
+            with torch.no_grad(), evaluating(network):
+                objective.before_epoch(epoch, batches, learner.forward)
         for batch in batches.after(checkpoint.step):
             # A sequence of its own: SeedSequence ignores trailing zeros, and the crops' ends with the epoch.
             draw = np.random.default_rng([seed, task.position, epoch, checkpoint.step, 1])
@@ -103,9 +107,9 @@ def training_step(learner: Learner, batch: Batch) -> dict[str, float]:
     *values, gradient = torch.stack((*losses.values(), norm)).tolist()
     if not all(map(math.isfinite, (*values, gradient))):
         return dict(zip(losses, values, strict=True)) | {"gradient": gradient}
-    if learner.recipe.largest_norm is not None:
-        nn.utils.clip_grads_with_norm_(weights, learner.recipe.largest_norm, norm)
     strategy.before_step(network)
+    if learner.recipe.largest_norm is not None:
+        nn.utils.clip_grad_norm_(weights, learner.recipe.largest_norm)
     learner.optimizer.step()
     strategy.after_step(network)
     distributed.share_buffers((network, learner.objective))

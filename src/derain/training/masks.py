@@ -71,8 +71,8 @@ def union(earlier: Mask, newly: Mask | None) -> Mask:
 def hold_statistics(network: nn.Module) -> None:
     """Stops the running statistics (buffers) of a network that is in training mode: its layers with some evaluate."""
     for module in network.modules():
-        if next(module.buffers(recurse=False), None) is not None:
-            module.eval()
+        if module._buffers:
+            module.training = False
 
 
 def fraction(mask: Mask) -> float:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from torch import Tensor
+from torch import nn
 
+from derain.compute.batch import Batch
 from derain.console import warn
-from derain.types import Batch, ParamsError, ran_out_of_memory
+from derain.types import ParamsError, ran_out_of_memory
 
 T = TypeVar("T")
 
@@ -19,14 +20,14 @@ class MicroBatches:
     """At most `size` samples go through the network at once, and fewer once memory ran out.
 
     Where `size` is None, as many as have `pixels` together, at least one; where both are, the whole batch. A batch
-    whose samples are `coupled` (batch normalization) is never split. `buffers` are what a forward pass changes: a step
-    that begins anew finds them as they were.
+    whose samples are `coupled` (batch normalization) is never split. The buffers of `modules` are what a forward pass
+    changes: a step that begins anew finds them as they were.
     """
 
     size: int | None = None
     pixels: int | None = None
     coupled: bool = False
-    buffers: Sequence[Tensor] = ()
+    modules: Sequence[nn.Module] = ()
 
     def within_memory(self, batch: Batch, work: Callable[[Iterator[Batch]], T]) -> T:
         """What `work` returns for the parts of a batch; where memory runs out, `work` begins anew with smaller parts.
@@ -35,7 +36,8 @@ class MicroBatches:
             ParamsError: a single sample does not fit.
         """
         size = at_first = self._size(batch)
-        before = [buffer.clone() for buffer in self.buffers]
+        buffers = [buffer for module in self.modules for buffer in module.buffers()]
+        before = [buffer.clone() for buffer in buffers]
         while True:
             try:
                 result = work(parts_of(batch, size))
@@ -47,7 +49,7 @@ class MicroBatches:
             # Outside of the handler, whose error holds what the failed attempt has allocated.
             if size == 1 or self.coupled:
                 raise ParamsError(_too_large(batch, self.coupled))
-            for buffer, value in zip(self.buffers, before, strict=True):
+            for buffer, value in zip(buffers, before, strict=True):
                 buffer.copy_(value)
             size = min(size, len(batch.rainy)) // 2 or 1
         if size < at_first:

@@ -48,7 +48,7 @@ class Uploaded:
         return self._pixels[rainy + within], self._pixels[clean + within]
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)  # a task's pairs, and its unlabelled pictures
 def _uploaded(pack: Pack, device: torch.device) -> Uploaded | None:
     """The pack on the GPU, once; None where it takes more than its `SHARE`."""
     if pack.pixels.nbytes > SHARE * torch.cuda.mem_get_info(device)[0]:

@@ -15,7 +15,7 @@ class Recipe(ABC):
     """Optimizer, schedule and clipping of one task's training; each task begins anew.
 
     Attributes:
-        largest_norm: the norm to which the gradient of all weights is clipped; None: it is not.
+        largest_norm: the norm to which the gradient is clipped, that of consolidated weights left out; None: it is not.
     """
 
     largest_norm: float | None = None

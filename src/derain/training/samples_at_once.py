@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from derain.compute.batch import Batch
 from derain.compute.hardware import Hardware
 from derain.console import in_one_line, warn
 from derain.training.micro_batches import MicroBatches
-from derain.types import Batch, DerainError
+from derain.types import DerainError
 
 AT_ONCE = 32
 """Samples, or fewer where memory runs out."""

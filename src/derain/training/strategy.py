@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from derain.compute.batch import Batch
 from derain.compute.hardware import Hardware
 from derain.params import Section
 from derain.training import masks
@@ -18,7 +19,7 @@ from derain.training.crops import Crops
 from derain.training.masks import Mask
 from derain.training.objective import Objective
 from derain.training.resume import State
-from derain.types import Batch, NumericError, Restored, Task
+from derain.types import NumericError, Restored, Task
 
 
 class Samples(Protocol):
@@ -120,10 +121,15 @@ class Strategy:
         return {}
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
-        """Takes what `state_dict` gave, which may lie on the CPU: of a training to go on with, or one that is done."""
+        """Takes what `state_dict` gave, on the strategy's device: of a training to go on with, or one that is done."""
 
     def consolidate(self, done: Done) -> Kept:
-        """What this task leaves behind."""
+        """What this task leaves behind.
+
+        Asked of a strategy that has not learned the task itself: `before_task` was not called, and `load_state_dict`
+        was where the training had something of its own. The first task of a stream from random weights has nothing: it
+        is learned without any strategy.
+        """
         return Kept()
 
 
@@ -136,7 +142,8 @@ class Masked(Strategy):
 
     def before_task(self, network: nn.Module) -> None:
         self.before = {name: weight.detach().clone() for name, weight in network.named_parameters()}
-        if masks.fraction(self.mask) > 0:
+        self.holds = masks.fraction(self.mask) > 0
+        if self.holds:
             masks.hold_statistics(network)
 
     def before_step(self, network: nn.Module) -> None:
@@ -148,7 +155,7 @@ class Masked(Strategy):
     @torch.no_grad()
     def after_step(self, network: nn.Module) -> None:
         """Takes back what an optimizer does without a gradient, as weight decay."""
-        for name, weight in network.named_parameters():
+        for name, weight in network.named_parameters() if self.holds else ():
             weight.copy_(torch.where(self.mask[name], self.before[name], weight))
 
     def after_task(self, network: nn.Module) -> None:

@@ -9,11 +9,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from derain.compute.batch import Batch
 from derain.params import Section
 from derain.training import objective
 from derain.training.crops import Crops
 from derain.training.objective import Forward
-from derain.types import Batch, Restored
+from derain.types import Restored
 
 
 class Params(Section):
@@ -26,7 +27,6 @@ class Params(Section):
 class Objective(objective.Objective):
     """L1 on labelled crops; the head tells the mean latent of the bank from any other."""
 
-    samples_coupled = True
     params: Params
     bank: Tensor
 
@@ -39,16 +39,16 @@ class Objective(objective.Objective):
     def distance(self, derained: Tensor, reference: Tensor) -> Tensor:
         return (derained.float() - reference).abs().mean()
 
-    @torch.no_grad()
     def before_epoch(self, epoch: int, crops: Crops, forward: Forward) -> None:
         latents = [forward(batch.rainy).also["latent"].float().mean((0, 2, 3)) for batch in crops]
         self.bank.copy_(torch.stack(latents).mean(0))
 
     def losses(self, batch: Batch, restored: Restored, forward: Forward) -> Mapping[str, Tensor]:
-        labelled = torch.ones(len(batch.rainy), dtype=torch.bool) if batch.labelled is None else batch.labelled
-        assert torch.equal(batch.clean[~labelled], batch.rainy[~labelled]), "an unlabelled crop has no clean partner"
-        mean = restored.also["latent"].float().mean((2, 3))
+        if batch.labelled is not None:
+            assert torch.equal(batch.clean[~batch.labelled], batch.rainy[~batch.labelled]), "no clean partner is read"
+        errors = (restored.derained.float() - batch.clean).abs().mean((1, 2, 3))
+        latent = self.head(restored.also["latent"].float().mean((2, 3)))
         return {
-            "supervised": self.distance(restored.derained[labelled], batch.clean[labelled]),
-            "bank": 0.1 * (self.head(mean) - self.bank).square().mean(),
+            "supervised": batch.mean(errors, batch.labelled),
+            "bank": 0.1 * batch.mean((latent - self.bank).square().mean(1), None),
         }

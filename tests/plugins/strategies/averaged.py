@@ -36,13 +36,14 @@ class Strategy(strategy.Masked):
             self.means[name].lerp_(weight.abs(), 0.1)
 
     def state_dict(self) -> Mapping[str, Tensor]:
-        return getattr(self, "means", {})
+        return self.means
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
         self.means = {name: tensor.clone() for name, tensor in tensors.items()}
 
     def consolidate(self, done: Done) -> Kept:
-        means = self.means or {name: weight.detach().abs() for name, weight in done.network.named_parameters()}
+        plain = {name: weight.detach().abs() for name, weight in done.network.named_parameters()}
+        means = getattr(self, "means", plain)  # the first task is learned without a strategy
         ranked = torch.cat([mean.flatten() for mean in means.values()])
         least = ranked.sort(descending=True).values[int(self.params.share * (len(ranked) - 1))]
-        return Kept({name: (mean > least).cpu() for name, mean in means.items()}, memory=means)
+        return Kept({name: mean > least for name, mean in means.items()}, memory=means)
