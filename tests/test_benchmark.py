@@ -14,14 +14,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
-from derain.data import benchmark as module
 from derain.data import fetch
-from derain.data.benchmark import BENCHMARKS, benchmark_pairs, find_benchmark, obtain
+from derain.data import obtain as module
 from derain.data.pack import Pack, write_pack
+from derain.sources.benchmark import BENCHMARKS, Params, benchmark_pairs, find_benchmark
 from derain.types import DataError, ParamsError
 
 RAINY, CLEAN = 200, 50
+
+obtain = functools.partial(module.obtain, published=BENCHMARKS["Rain100L"].published)
 
 
 def touch(folder: Path, names: Iterable[str], value: int) -> None:
@@ -326,23 +329,38 @@ def test_a_folder_is_read_where_it_is(tmp_path: Path, source: Path) -> None:
     assert not (tmp_path / "cache").exists()
 
 
-def test_wrong_sources(tmp_path: Path, source: Path) -> None:
+def test_wrong_places(tmp_path: Path, source: Path) -> None:
     archive, cache = zipped(source, tmp_path / "RainL.zip"), tmp_path / "cache"
     for options, kind, message in (
-        ({}, ParamsError, "rain100l: name exactly one of url, gdrive, archive, folder: none is given; it is published"),
-        ({"folder": source, "url": "http://x"}, ParamsError, "not url and folder"),
-        ({"folder": source, "sha256": "0" * 64}, ParamsError, "it cannot go with `folder`"),
-        ({"archive": archive, "sha256": "0" * 63}, ParamsError, "sha256 must be 64 hexadecimal digits"),
         ({"url": "ftp://x/y.zip"}, ParamsError, "no http or https address"),
         ({"gdrive": "no id"}, ParamsError, "is no file id"),
-        ({"folder": tmp_path / "none"}, DataError, r"folder .*none does not exist.*published at"),
-        ({"archive": tmp_path / "none.zip"}, DataError, r"archive .*none\.zip is not a file.*published at"),
+        ({"folder": tmp_path / "none"}, DataError, r"folder .*none does not exist.*published at https://1drv"),
+        (
+            {"archive": tmp_path / "none.zip"},
+            DataError,
+            r"archive .*none\.zip is not a file.*published at",
+        ),
         ({"archive": source}, DataError, "is not a file"),
         ({"archive": archive, "sha256": "0" * 64}, DataError, f"expected {'0' * 64}: correct the checksum"),
     ):
         with pytest.raises(kind, match=message):
             obtain("rain100l", **options, cache=cache)  # type: ignore[arg-type]
     assert not cache.exists() or not any(cache.rglob("*.png"))
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({}, "name exactly one of url, gdrive, archive, folder"),
+        ({"folder": "here", "url": "http://x"}, "name exactly one of url, gdrive, archive, folder"),
+        ({"folder": ""}, "at least 1 character"),
+        ({"folder": "here", "sha256": "0" * 64}, "it cannot go with folder"),
+        ({"archive": "a.zip", "sha256": "0" * 63}, "should match pattern"),
+    ],
+)
+def test_an_entry_names_one_place_and_a_checksum_of_an_archive_only(entry: dict[str, str], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        Params.model_validate({"set": "Rain100L", **entry})
 
 
 def test_a_damaged_archive_leaves_nothing_and_can_be_replaced(tmp_path: Path, source: Path) -> None:

@@ -1,6 +1,6 @@
 """Folders of rainy and clean pictures: which belong together, by their names, and reading them.
 
-The names that the benchmark sets and their copies use (see `derain.data.benchmark`):
+The names that the benchmark sets and their copies use (see `derain.sources.benchmark`):
 
     rainy                   clean                     in
     X                       X                         two folders
