@@ -195,26 +195,29 @@ def test_every_source_keeps_its_contract(name: str, tmp_path: Path) -> None:
     module = plugins.load("sources", name)
     assert module.__doc__
     assert issubclass(module.Params, params.Section)
-    for side in ("rainy", "clean"):
-        for number in (1, 2):
-            picture = np.full((20, 30, 3), number * 10 + len(side), np.uint8)
-            write_png(tmp_path / "RainTrainL" / f"{'no' * (side == 'clean')}rain-{number}.png", picture)
-            write_png(tmp_path / "mine" / side / f"{number}.png", picture)
-    folders = {"rainy": str(tmp_path / "mine/rainy"), "clean": str(tmp_path / "mine/clean")}
-    entries = {
-        "rendered": {"kind": "light"},
-        "benchmark": {"set": "Rain100L", "folder": str(tmp_path)},
-        "pairs": {"train": folders},
-        "mix": {"of": [{"source": "pairs", "train": folders}, {"source": "pairs", "train": folders}]},
-    }
-    data = params.load(ROOT / "params.yaml").data
-    made = sets.source_of({"source": name, **entries[name]}, "params.yaml: datasets.x", data, 0)  # type: ignore[dict-item]
+    for folder in ("RainTrainL", "Rain100L"):
+        for file, value in {"rain-1.png": 10, "norain-1.png": 20}.items():
+            write_png(tmp_path / folder / file, np.full((20, 30, 3), value, np.uint8))
+    folders = {"rainy": str(tmp_path / "Rain100L"), "clean": str(tmp_path / "Rain100L")}
+    pairs = {"source": "pairs", "train": folders, "test": folders}
+    # An example of each source's entry: a new source needs one here.
+    entries = (
+        {"source": "rendered", "kind": "light"},
+        {"source": "benchmark", "set": "Rain100L", "folder": str(tmp_path)},
+        pairs,
+        {"source": "mix", "of": [pairs, pairs]},
+    )
+    [entry] = [entry for entry in entries if entry["source"] == name]
+    made = sets.source_of(entry, "params.yaml: datasets.x", params.load(ROOT / "params.yaml").data, 0)
     assert isinstance(made, source.Source)
     made.check("params.yaml: datasets.x")
+    assert made.roles
     assert set(made.roles) <= set(ROLES)
-    pair = next(iter(made.split("train").pairs))
-    assert pair.rainy.dtype == pair.clean.dtype == np.uint8
-    assert pair.rainy.shape == pair.clean.shape
+    for role in made.roles:
+        pair = next(iter(made.split(role).pairs))
+        assert pair.rainy.dtype == pair.clean.dtype == np.uint8
+        assert pair.rainy.shape == pair.clean.shape
+        assert pair.rainy.shape[2:] == (3,)
 
 
 def test_a_backbone_that_says_nothing_of_coupled_samples_has_none() -> None:
