@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 
+from derain import params as parameters
 from derain import plugins
 from derain.compute import distributed
 from derain.compute.batch import Batch
@@ -295,6 +296,37 @@ def test_a_source_with_unlabelled_pictures_goes_all_the_way(
 def test_a_clean_partner_of_an_unlabelled_picture_is_refused(tiny_params: Params, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="halves: the unlabelled picture 'unlabelled0' comes with a clean one"):
         sets.pack_set("halves", {**HALVES, "gives_away": True}, tmp_path / "halves", tiny_params.data, 0)
+
+
+@pytest.mark.parametrize(
+    ("roles", "changes", "message"),
+    [
+        (("test",), {"task0": {"dataset": "x"}}, r"task0\.dataset: 'x' has no training split\. It can only be tested"),
+        (
+            ("unlabelled",),
+            {"task0": {"dataset": "x"}},
+            r"task0\.dataset: 'x' has no training split\. Its pictures have",
+        ),
+        (
+            ("train", "unlabelled"),
+            {"tests": {"x": "learned"}},
+            r"tests\.x: the set has no test split\. It can only be l",
+        ),
+        (
+            ("unlabelled",),
+            {"tests": {"x": "unseen"}},
+            r"tests\.x: the set has no test split\. Its pictures have no clean",
+        ),
+    ],
+)
+def test_a_set_without_the_role_that_is_asked_for_says_what_it_is_good_for(
+    roles: tuple[str, ...], changes: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugins.load("sources", "halves").Source, "roles", roles)
+    content = parameters.content(ROOT / "params.yaml")
+    content |= {"stream": {}, "datasets": {**content["datasets"], "x": HALVES}, **changes}
+    with pytest.raises(ParamsError, match=message):
+        sets.check_sets(parameters.of(content))
 
 
 def test_a_wrong_part_of_a_union_is_named_where_it_stands(tiny_params: Params) -> None:

@@ -20,6 +20,8 @@ from derain.disk import paths
 from derain.params import Data, Entry, Params, parts, read_entry, sources
 from derain.types import DataError, Pair, ParamsError
 
+_UNPAIRED = "Its pictures have no clean ones. Mix it with a set of pairs."
+
 
 def source_of(entry: Entry, key: str, data: Data, seed: int) -> Source:
     """The source of an entry; ParamsError, beginning with its `key`, where it is none."""
@@ -105,8 +107,9 @@ def check_sets(params: Params) -> dict[str, Source]:
         made[name].check(key)
     for task in params.tasks:
         key = "task0.dataset" if task.after is None else f"stream.{task.key}.dataset"
-        if "train" not in made[task.dataset].roles:
-            raise ParamsError(f"params.yaml: {key}: {task.dataset!r} has no training split. It can only be tested on.")
+        if "train" not in (roles := made[task.dataset].roles):
+            use = "It can only be tested on." if "test" in roles else _UNPAIRED
+            raise ParamsError(f"params.yaml: {key}: {task.dataset!r} has no training split. {use}")
         for test, role in params.tests.items():
             tested = parts(params.datasets[test])
             if role == "unseen" and any(part in tested for part in parts(params.datasets[task.dataset])):
@@ -114,6 +117,7 @@ def check_sets(params: Params) -> dict[str, Source]:
                     f"params.yaml: {key}: {task.dataset!r} is learned, so tests.{test} must be learned too."
                 )
     for test in params.tests:
-        if "test" not in made[test].roles:
-            raise ParamsError(f"params.yaml: tests.{test}: the set has no test split. It can only be learned.")
+        if "test" not in (roles := made[test].roles):
+            use = "It can only be learned." if "train" in roles else _UNPAIRED
+            raise ParamsError(f"params.yaml: tests.{test}: the set has no test split. {use}")
     return made
