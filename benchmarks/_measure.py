@@ -91,7 +91,7 @@ def hardware(chosen: argparse.Namespace) -> Hardware:
 
 def on_gpu() -> bool:
     """Whether this process has used a GPU."""
-    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+    return bool(torch.cuda.is_initialized())
 
 
 def interleaved(works: Mapping[str, Work], rounds: int) -> dict[str, list[float]]:

@@ -40,22 +40,29 @@ class Stand:
 CHOICES = (Choice(Path("models/by2.safetensors"), "halves <b>"), Choice(Path("models/by4.safetensors"), "quarters"))
 
 
-class Served:
+class Address:
+    """Where a demo is served on this computer."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+class Served(Address):
     """A demo that is served, and the networks it has loaded."""
 
     def __init__(self, choices: Sequence[Choice]) -> None:
         self.networks: dict[str, Stand] = {}
         self.listening = server.listen(0)
-        self.port = self.listening.getsockname()[1]
+        super().__init__(self.listening.getsockname()[1])
         self.demo = server.Demo(choices, self._load, self.port)
 
     def _load(self, path: Path) -> Stand:
         self.networks[path.stem] = Stand(path)
         return self.networks[path.stem]
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
 
 
 @contextmanager

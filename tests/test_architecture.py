@@ -8,6 +8,7 @@ import sys
 import tomllib
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -204,7 +205,7 @@ def test_every_source_keeps_its_contract(name: str, tmp_path: Path) -> None:
             write_png(tmp_path / "RainTrainL" / f"{'no' * (side == 'clean')}rain-{number}.png", picture)
             write_png(tmp_path / "mine" / side / f"{number}.png", picture)
     folders = {"rainy": str(tmp_path / "mine/rainy"), "clean": str(tmp_path / "mine/clean")}
-    entries = {
+    entries: dict[str, dict[str, Any]] = {
         "rendered": {"kind": "light"},
         "benchmark": {"set": "Rain100L", "folder": str(tmp_path)},
         "pairs": {"train": folders},

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import tarfile
 import threading
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -32,31 +33,33 @@ def touch(folder: Path, names: Iterable[str], value: int) -> None:
         Image.fromarray(np.full((4, 6, 3), value, np.uint8)).save(path)
 
 
-def rain100(folder: Path, letter: str, train: Iterable[int] = range(1, 4), test: Iterable[int] = range(1, 3)) -> None:
+def rain100(folder: Path, letters: str, train: Iterable[int] = range(1, 4), test: Iterable[int] = range(1, 3)) -> None:
     """As csdwren/PReNet publishes it: train flat, test with the rainy pictures a second time in a folder."""
-    touch(folder, (f"train/RainTrain{letter}/rain-{n}.png" for n in train), RAINY)
-    touch(folder, (f"train/RainTrain{letter}/norain-{n}.png" for n in train), CLEAN)
-    touch(folder, (f"test/Rain100{letter}/rainy/rain-{n:03}.png" for n in test), RAINY)
-    touch(folder, (f"test/Rain100{letter}/rain-{n:03}.png" for n in test), RAINY)
-    touch(folder, (f"test/Rain100{letter}/norain-{n:03}.png" for n in test), CLEAN)
+    for letter in letters:
+        touch(folder, (f"train/RainTrain{letter}/rain-{n}.png" for n in train), RAINY)
+        touch(folder, (f"train/RainTrain{letter}/norain-{n}.png" for n in train), CLEAN)
+        touch(folder, (f"test/Rain100{letter}/rainy/rain-{n:03}.png" for n in test), RAINY)
+        touch(folder, (f"test/Rain100{letter}/rain-{n:03}.png" for n in test), RAINY)
+        touch(folder, (f"test/Rain100{letter}/norain-{n:03}.png" for n in test), CLEAN)
 
 
-def yang(folder: Path, word: str) -> None:
+def yang(folder: Path, *words: str) -> None:
     """As the authors' page has it since they changed the data."""
-    for split in ("train", "test"):
+    for split, word in itertools.product(("train", "test"), words):
         touch(folder, (f"rain_data_{split}_{word}/rain/X2/norain-{n}x2.png" for n in (1, 2)), RAINY)
         touch(folder, (f"rain_data_{split}_{word}/norain/norain-{n}.png" for n in (1, 2)), CLEAN)
 
 
-def two_folders(folder: Path, root: str, rainy: str, clean: str, splits: tuple[str, str] = ("train", "test")) -> None:
+def two_folders(folder: Path, root: str, rainy: str, clean: str, splits: Iterable[str] = ("train", "test")) -> None:
     for split in splits:
         touch(folder, (f"{root}/{split}/{rainy}/{n}.png" for n in (1, 2)), RAINY)
         touch(folder, (f"{root}/{split}/{clean}/{n}.png" for n in (1, 2)), CLEAN)
 
 
-def restormer(folder: Path, name: str) -> None:
-    touch(folder, (f"test/{name}/input/{n}.png" for n in (1, 2)), RAINY)
-    touch(folder, (f"test/{name}/target/{n}.png" for n in (1, 2)), CLEAN)
+def restormer(folder: Path, *names: str) -> None:
+    for name in names:
+        touch(folder, (f"test/{name}/input/{n}.png" for n in (1, 2)), RAINY)
+        touch(folder, (f"test/{name}/target/{n}.png" for n in (1, 2)), CLEAN)
 
 
 def rain800(folder: Path, suffix: str = "jpg") -> None:
@@ -91,24 +94,24 @@ MANY = (
     " ".join(f"{n}_{rain}" for n in (1, 2, 900) for rain in range(1, 15)),
     " ".join(f"{n}_{rain}" for n in (901, 1000) for rain in range(1, 15)),
 )
-LAYOUTS = {
+LAYOUTS: dict[str, tuple[str, str | None, str, Callable[[Path], None]]] = {
     "PReNet H": (*H, lambda f: rain100(f, "H")),
     "PReNet L": (*L, lambda f: rain100(f, "L")),
-    "PReNet, both sets": (*H, lambda f: [rain100(f, letter) for letter in "LH"]),
+    "PReNet, both sets": (*H, lambda f: rain100(f, "LH")),
     "authors H": ("Rain100H", *CHANGED, lambda f: yang(f, "Heavy")),
-    "authors L, both sets": ("Rain100L", *CHANGED, lambda f: [yang(f, word) for word in ("Heavy", "Light")]),
+    "authors L, both sets": ("Rain100L", *CHANGED, lambda f: yang(f, "Heavy", "Light")),
     "set and split": ("Rain100H", *PLAIN, lambda f: two_folders(f, "Rain100H", "rain", "norain")),
     "set and split, capitals": ("Rain100L", *PLAIN, lambda f: two_folders(f, "RAIN100L", "Rainy", "Clean")),
-    "split and set": ("Rain100H", *PLAIN, lambda f: [two_folders(f, ".", "input", "target", (f"{s}/Rain100H",))
-                                                     for s in ("train", "test")]),
-    "other sets beside": ("Rain100H", *PLAIN, lambda f: [two_folders(f, name, "rain", "norain")
-                                                         for name in ("Rain100H", "Rain100L", "Rain800")]),
+    "split and set": ("Rain100H", *PLAIN, lambda f: two_folders(
+        f, ".", "input", "target", ("train/Rain100H", "test/Rain100H"))),
+    "other sets beside": ("Rain100H", *PLAIN, lambda f: two_folders(f, ".", "rain", "norain", (
+        f"{name}/{split}" for name in ("Rain100H", "Rain100L", "Rain800") for split in ("train", "test")))),
     "only splits": ("Rain100L", *PLAIN, lambda f: two_folders(f, ".", "input", "gt", ("training", "testing"))),
-    "Restormer": ("Rain100H", None, "1 2", lambda f: [restormer(f, n) for n in ("Test100", "Rain100H", "Rain100L")]),
+    "Restormer": ("Rain100H", None, "1 2", lambda f: restormer(f, "Test100", "Rain100H", "Rain100L")),
     "ID-CGAN": ("Rain800", "1 2 10", "1 2", rain800),
     "ID-CGAN, png": ("Rain800", "1 2 10", "1 2", lambda f: rain800(f, "png")),
     "Rain800, two folders": ("Rain800", *PLAIN, lambda f: two_folders(f, "Rain800", "rain", "norain")),
-    "Test100": ("Rain800", None, "1 2", lambda f: [restormer(f, n) for n in ("Rain100H", "Test100")]),
+    "Test100": ("Rain800", None, "1 2", lambda f: restormer(f, "Rain100H", "Test100")),
     "DDN": ("Rain14000", *MANY, lambda f: rain14000(f, "rainy_image_dataset/training", "rainy_image_dataset/testing")),
     "DDN, spaces": ("Rain14000", *MANY, lambda f: rain14000(
         f, "rainy_image_dataset/training", "rainy_image_dataset/testing", "rainy image", "ground truth")),

@@ -17,7 +17,7 @@ from tests.served import Served, served
 from tests.test_report import built, project  # noqa: F401 - a fixture
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Locator, Page
+    from playwright.sync_api import Browser, BrowserContext, Locator, Page, ViewportSize
 
 CHROMIUM = Path("/usr/bin/chromium")
 SWITCHES = [
@@ -28,7 +28,8 @@ SWITCHES = [
     "--disable-component-update",
     "--disable-sync",
 ]
-DESKTOP, PHONE = {"width": 1200, "height": 800}, {"width": 390, "height": 780}
+DESKTOP: ViewportSize = {"width": 1200, "height": 800}
+PHONE: ViewportSize = {"width": 390, "height": 780}
 RAINY, DERAINED = 255, 100
 """The red of the pictures before and after; their green and blue are 0."""
 
@@ -65,7 +66,7 @@ def view(browser: Browser) -> Iterator[Callable[..., Page]]:
     """Opens a page in a window of its own; whatever it complains of is the test's failure."""
     opened: list[tuple[BrowserContext, Watched]] = []
 
-    def open_(url: str, size: dict[str, int] = DESKTOP, **more: Any) -> Page:
+    def open_(url: str, size: ViewportSize = DESKTOP, **more: Any) -> Page:
         context = browser.new_context(viewport=size, **more)
         opened.append((context, Watched(context)))
         page = opened[-1][1].page

@@ -39,7 +39,7 @@ class Recording(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.operations: list[tuple[Any, ...]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -247,8 +247,9 @@ def one_step(params: Params, where: Hardware, captured: bool = False, times: int
     strategy.before_task(network)
     with torch.no_grad():
         for weight in network.parameters():
-            weight += 0.01
-    batch = Batch(*(side.to(where.device) for side in random_batch(0)))
+            weight.add_(0.01)
+    rainy, clean = random_batch(0)
+    batch = Batch(rainy.to(where.device), clean.to(where.device))
     parts = CapturedBatches(None, network, where.device) if captured else MicroBatches()
     learner = learner_of(network, strategy, where, parts, sgd=1)
     for _ in range(times):
@@ -280,7 +281,7 @@ def test_a_compiled_network_bears_no_mark_of_it(tiny_params: Params, monkeypatch
     assert torch.equal(where.forward(network, rainy).derained, network(rainy).derained)
     twin = copy.deepcopy(network)
     with torch.no_grad():
-        twin.conv[0].bias += 1  # type: ignore[index,operator]
+        twin.get_parameter("conv.0.bias").add_(1)
     assert not torch.equal(where.forward(twin, rainy).derained, where.forward(network, rainy).derained)
     assert network.state_dict().keys() == network_of(tiny_params).state_dict().keys()
 

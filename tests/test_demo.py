@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -32,7 +31,7 @@ from derain.demo.weights import Choice, at_hand
 from derain.disk import artifacts, networks
 from derain.restore import network
 from derain.types import DataError, ParamsError
-from tests.served import CHOICES, Served, served
+from tests.served import CHOICES, Address, Served, served
 from tests.test_report import Page
 
 HOSTILE = "<script>alert('&\")</script>"
@@ -75,7 +74,7 @@ def demo() -> Iterator[Served]:
         yield found
 
 
-def ask(demo: Served, method: str, path: str, body: bytes | None = None, **headers: str) -> Reply:
+def ask(demo: Address, method: str, path: str, body: bytes | None = None, **headers: str) -> Reply:
     connection = http.client.HTTPConnection("127.0.0.1", demo.port, timeout=20)
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
     connection.request(method, path, body, sent)
@@ -85,7 +84,7 @@ def ask(demo: Served, method: str, path: str, body: bytes | None = None, **heade
     return reply
 
 
-def derain(demo: Served, content: bytes, weights: str = "0") -> Reply:
+def derain(demo: Address, content: bytes, weights: str = "0") -> Reply:
     return ask(demo, "POST", f"/derain?weights={weights}", content, Origin=demo.url)
 
 
@@ -448,7 +447,7 @@ def test_the_command_serves_its_weights_and_ends_at_once(tmp_path: Path) -> None
         printed = process.stdout.readline()
         try:
             port = int(re.findall(r"^http://127\.0\.0\.1:(\d+)/ ", printed)[0])
-            demo = SimpleNamespace(port=port, url=f"http://127.0.0.1:{port}")
+            demo = Address(port)
             rainy = noise(37, 53)
             expected = network.load(weights, "cpu", "fp32").restore(rainy)
             assert np.abs(decoded(derain(demo, encoded(rainy)).parts["file"]).astype(int) - expected).max() <= 1

@@ -179,7 +179,7 @@ def test_each_picture_is_scored_once_and_alike(alone: Folder, both: Folder) -> N
 
 
 def test_two_equal_one_with_parts_of_the_same_size_bit_for_bit(alone: Folder, tmp_path: Path) -> None:
-    made = []
+    made: list[dict[str, torch.Tensor]] = []
     for launch, batch in ((TWO, {"batch": 4}), ("python", {"batch": 4, "micro_batch": 2})):
         folder = alone.copy(tmp_path / str(len(made)))
         content = yaml.safe_load((folder.path / "params.yaml").read_text())

@@ -35,7 +35,7 @@ def step(network: nn.Module, params: Params, hardware: Hardware, batch: Batch, s
     strategy.before_task(network)
     with torch.no_grad():
         for weight in network.parameters():
-            weight += 0.01
+            weight.add_(0.01)
     return training_step(learner_of(network, strategy, hardware, MicroBatches(size), sgd=1), batch)
 
 

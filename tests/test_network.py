@@ -41,6 +41,9 @@ class Sees:
         self.network, self.receptive_radius, self.hardware = network, radius, hardware
         self.given: list[tuple[int, ...]] = []
 
+    def describe(self) -> dict[str, str | int]:
+        return {}
+
     def __call__(self, batch: np.ndarray, /) -> np.ndarray:
         self.given.append(batch.shape)
         return forward(self.network, batch, self.hardware)
@@ -431,6 +434,7 @@ class Halving(nn.Module):
     """A network that halves its picture five times and brings it back."""
 
     side_multiple = 32
+    receptive_radius: int
 
     def __init__(self) -> None:
         super().__init__()

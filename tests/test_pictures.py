@@ -299,6 +299,9 @@ def cut_files() -> dict[str, bytes]:
 class Same:
     receptive_radius = 0
 
+    def describe(self) -> dict[str, str | int]:
+        return {}
+
     def __call__(self, batch: np.ndarray, /) -> np.ndarray:
         return batch
 

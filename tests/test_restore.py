@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ def picture(height: int = 24, width: int = 31, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def save(path: Path, pixels: np.ndarray | None = None, **options: object) -> Path:
+def save(path: Path, pixels: np.ndarray | None = None, **options: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(picture() if pixels is None else pixels).save(path, **options)
     return path

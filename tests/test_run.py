@@ -35,6 +35,9 @@ class Darkens:
         self.amount = amount
         self.given: list[np.ndarray] = []
 
+    def describe(self) -> dict[str, str | int]:
+        return {}
+
     def __call__(self, batch: np.ndarray, /) -> np.ndarray:
         self.given.append(batch)
         return batch - np.float32(self.amount)
@@ -58,7 +61,8 @@ def save(path: Path, pixels: np.ndarray | None = None, **options: Any) -> Path:
 
 
 def darker(pixels: np.ndarray) -> np.ndarray:
-    return np.maximum(pixels.astype(int) - 10, 0).astype(np.uint8)
+    levels: np.ndarray = np.maximum(pixels.astype(int) - 10, 0).astype(np.uint8)
+    return levels
 
 
 def read(path: Path) -> np.ndarray:
