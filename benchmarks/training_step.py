@@ -51,8 +51,8 @@ def main() -> None:
     ]
     for name, distilled in (("ours", False), ("ours, distilling", True)):
         work = chosen.batch * flops(chosen.patch, distilled)
-        found = _measure.rates(chosen.batch, work, seconds[name], where)
-        result.facts |= {f"{name}, {what}": value for what, value in found.items()}
+        rates = _measure.rates(chosen.batch, work, seconds[name], where)
+        result.facts |= {f"{name}, {what}": value for what, value in rates.items()}
     _measure.finish(chosen, result)
 
 

@@ -68,13 +68,13 @@ class Served(Address):
 @contextmanager
 def served(choices: Sequence[Choice] = CHOICES) -> Iterator[Served]:
     """A demo that answers until the block ends."""
-    found = Served(choices)
-    with found.listening:
-        answering = server.Server(found.demo)
-        thread = threading.Thread(target=answering.run, kwargs={"sockets": [found.listening]})
+    running = Served(choices)
+    with running.listening:
+        answering = server.Server(running.demo)
+        thread = threading.Thread(target=answering.run, kwargs={"sockets": [running.listening]})
         thread.start()
         try:
-            yield found
+            yield running
         finally:
             answering.should_exit = True
             thread.join(20)

@@ -59,13 +59,13 @@ LOOSE = 7
 
 def imports(file: Path) -> set[str]:
     """The modules that a file imports, with names imported from `derain` itself."""
-    found: set[str] = set()
+    imported: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            imported |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return imported
 
 
 @pytest.mark.parametrize("file", sorted(SRC.rglob("*.py")), ids=lambda file: str(file.relative_to(SRC)))
@@ -245,8 +245,8 @@ WITHOUT_RESULT = {
 SCRIPTS = {"sc_mask0": "sc_mask"}
 
 
-def modules_of(file: Path, found: set[Path]) -> set[Path]:
-    """The project's files that a script imports, directly or not, added to `found`."""
+def modules_of(file: Path, files: set[Path]) -> set[Path]:
+    """The project's files that a script imports, directly or not, added to `files`."""
     for name in imports(file):
         parts = name.split(".")
         root = ROOT / "src" if parts[0] == "derain" else ROOT
@@ -255,10 +255,10 @@ def modules_of(file: Path, found: set[Path]) -> set[Path]:
             if parts[0] not in {"derain", "stages"} or ".".join(parts[:length]) in WITHOUT_RESULT:
                 continue
             for path in (module.with_suffix(".py"), module / "__init__.py"):
-                if path.exists() and path not in found:
-                    found.add(path)
-                    modules_of(path, found)
-    return found
+                if path.exists() and path not in files:
+                    files.add(path)
+                    modules_of(path, files)
+    return files
 
 
 @pytest.mark.parametrize("stage", ["download", "train_task0", "sc_mask0", "kd_task", "sc_mask", "eval", "report"])

@@ -133,10 +133,10 @@ def test_every_known_layout(tmp_path: Path, layout: str, depth: str) -> None:
         if names is None:
             continue
         pairs = benchmark_pairs(name, tmp_path / "data", "train" if split == "train" else "test")
-        found = list(pairs)
-        assert [pair.name for pair in found] == names.split()
-        assert len(pairs) == len(found)
-        for pair in found:
+        read = list(pairs)
+        assert [pair.name for pair in read] == names.split()
+        assert len(pairs) == len(read)
+        for pair in read:
             assert abs(int(np.median(pair.rainy)) - RAINY) < 40
             assert abs(int(np.median(pair.clean)) - CLEAN) < 4
 

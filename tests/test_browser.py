@@ -82,8 +82,8 @@ def view(browser: Browser) -> Iterator[Callable[..., Page]]:
 
 @pytest.fixture(scope="module")
 def demo() -> Iterator[Served]:
-    with served() as found:
-        yield found
+    with served() as running:
+        yield running
 
 
 def plain(red: int, height: int = 300, width: int = 400) -> np.ndarray:
@@ -119,8 +119,8 @@ def gallery(tmp_path: Path) -> str:
 @pytest.fixture(params=["report", "gallery", "demo"])
 def url(request: pytest.FixtureRequest) -> str:
     """Each of the three pages in turn."""
-    found = request.getfixturevalue(request.param)
-    return found if isinstance(found, str) else str(found.url)
+    place = request.getfixturevalue(request.param)
+    return place if isinstance(place, str) else str(place.url)
 
 
 def ready(page: Page) -> Locator:

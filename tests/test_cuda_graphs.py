@@ -59,8 +59,8 @@ class Recording(TorchDispatchMode):
 
 
 def _tensors(result: Any) -> list[Tensor]:
-    found = result if isinstance(result, (list, tuple)) else [result]
-    return [tensor for tensor in found if isinstance(tensor, Tensor)]
+    parts = result if isinstance(result, (list, tuple)) else [result]
+    return [tensor for tensor in parts if isinstance(tensor, Tensor)]
 
 
 @pytest.fixture
@@ -299,10 +299,10 @@ def test_a_compiler_that_fails_is_told_once_and_changes_nothing(
     monkeypatch.setattr(hardware_module, "_compiled", lambda: failing)
     where = Hardware(torch.device("cpu"), "fp32")
     expected, losses = one_step(tiny_params, where)
-    found, other_losses = one_step(tiny_params, Hardware(where.device, "fp32", compiled=True), captured=True)
+    compiled, other_losses = one_step(tiny_params, Hardware(where.device, "fp32", compiled=True), captured=True)
     assert capsys.readouterr().err.count("warning: steps are neither compiled nor captured") == 1
     assert losses == other_losses
-    assert all(map(torch.equal, expected.parameters(), found.parameters()))
+    assert all(map(torch.equal, expected.parameters(), compiled.parameters()))
 
 
 @NO_GPU

@@ -61,17 +61,17 @@ class Reply(NamedTuple):
     def parts(self) -> dict[str, bytes]:
         described = self.steps[-1]["parts"]
         start = len(self.body) - sum(length for *_, length in described)
-        found = {}
+        parts = {}
         for name, _, length in described:
-            found[name] = self.body[start : start + length]
+            parts[name] = self.body[start : start + length]
             start += length
-        return found
+        return parts
 
 
 @pytest.fixture(scope="module")
 def demo() -> Iterator[Served]:
-    with served() as found:
-        yield found
+    with served() as running:
+        yield running
 
 
 def ask(demo: Address, method: str, path: str, body: bytes | None = None, **headers: str) -> Reply:
@@ -160,10 +160,10 @@ class TestAnswer:
             return None
 
         listening = server.listen(0)
-        found = server.Demo([CHOICES[0], Choice(tmp_path / "gone.safetensors", "")], load, 1)
+        broken = server.Demo([CHOICES[0], Choice(tmp_path / "gone.safetensors", "")], load, 1)
         listening.close()
         with pytest.raises(DataError, match="is missing"):
-            found._answer(encoded(noise()), "1")
+            broken._answer(encoded(noise()), "1")
 
 
 class TestRefusal:
@@ -388,10 +388,10 @@ class TestWeightsAtHand:
         artifacts.save(tmp_path / "mask.safetensors", {"m": torch.zeros(2, dtype=torch.bool)}, {"kind": "mask"})
         (tmp_path / "damaged.safetensors").write_bytes(b"damaged")
         (tmp_path / "notes.txt").write_text("no weights")
-        found = at_hand([tmp_path])
-        assert [choice.path for choice in found] == [second, first]
-        assert found[0].about == "heavy → light · nr · prenet (1 blocks, 4 channels, 2 stages)"
-        assert found[1].about.startswith("heavy · prenet (")
+        choices = at_hand([tmp_path])
+        assert [choice.path for choice in choices] == [second, first]
+        assert choices[0].about == "heavy → light · nr · prenet (1 blocks, 4 channels, 2 stages)"
+        assert choices[1].about.startswith("heavy · prenet (")
         warned = capsys.readouterr().err
         assert "mask.safetensors holds no network but mask" in warned
         assert "damaged.safetensors is damaged" in warned

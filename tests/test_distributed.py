@@ -73,8 +73,8 @@ class Folder:
         )
 
     def environment(self) -> Mapping[str, str]:
-        found = {name: value for name, value in os.environ.items() if not name.startswith("DVC_")}
-        return found | {
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("DVC_")}
+        return inherited | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT),
             "OMP_NUM_THREADS": "1",
@@ -265,14 +265,14 @@ def test_all_end_with_dvc(alone: Folder, tmp_path: Path) -> None:
 
 
 def _at_work_in(folder: Path) -> list[str]:
-    found = []
+    commands = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if (process / "cwd").readlink() == folder and " Z " not in (process / "stat").read_text():
-                found.append((process / "cmdline").read_text())
+                commands.append((process / "cmdline").read_text())
         except OSError:
             continue
-    return found
+    return commands
 
 
 def _until(condition: Callable[[], bool], seconds: float = 45) -> None:

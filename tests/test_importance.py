@@ -186,10 +186,10 @@ def test_a_gpu_measures_what_the_processor_does(
     largest: float,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    found = []
+    importances = []
     for where in (hardware, choose("cuda", precision)):
         singles = crops.for_importance(packs["heavy"], 16, 0, 0, 40, 1, where.device)
-        found.append(mean_absolute_gradient(network.to(where.device), singles, where, NEGATIVE_SSIM))
-    for name, value in found[0].items():
-        assert (found[1][name].cpu() - value).norm() <= largest * value.norm()
+        importances.append(mean_absolute_gradient(network.to(where.device), singles, where, NEGATIVE_SSIM))
+    for name, value in importances[0].items():
+        assert (importances[1][name].cpu() - value).norm() <= largest * value.norm()
     assert "sample by sample" not in capsys.readouterr().err

@@ -134,8 +134,8 @@ def test_other_arrays_are_refused(picture: np.ndarray) -> None:
 @pytest.mark.parametrize("rain", [single, single_noise, single_physical])
 def test_streaks_lean_as_told(rain: Callable[[float], Rain], angle: float) -> None:
     fallen = rain_on(np.full((256, 256, 3), 30, np.uint8), rain(angle))[..., 1].astype(int) - 30
-    found, coherence = orientation(fallen)
-    assert found == pytest.approx(angle, abs=1.5)
+    lean, coherence = orientation(fallen)
+    assert lean == pytest.approx(angle, abs=1.5)
     assert coherence > 0.6
 
 
@@ -284,9 +284,9 @@ def pairs(
     return list(rendered_pairs(split, kinds=kinds, photographs=photographs, seed=seed, rains_per_photograph=rains))
 
 
-def bytes_of(found: list[Pair]) -> dict[str, tuple[bytes, bytes]]:
-    named = {pair.name: (pair.rainy.tobytes(), pair.clean.tobytes()) for pair in found}
-    assert len(named) == len(found)
+def bytes_of(made: list[Pair]) -> dict[str, tuple[bytes, bytes]]:
+    named = {pair.name: (pair.rainy.tobytes(), pair.clean.tobytes()) for pair in made}
+    assert len(named) == len(made)
     return named
 
 
@@ -307,8 +307,8 @@ def test_two_kinds_are_the_union_of_the_single_sets(photographs: list[Photograph
 
 def test_every_pair_has_a_rain_of_its_own() -> None:
     grey = [Photograph(name, "train", lambda: GREY) for name in ("a", "b")]
-    found = [*pairs(grey, *KINDS, rains=2, split="train"), *pairs(grey, *KINDS, rains=2, split="train", seed=1)]
-    assert len({pair.rainy.tobytes() for pair in found}) == len(found) == 2 * len(KINDS) * 2 * 2
+    made = [*pairs(grey, *KINDS, rains=2, split="train"), *pairs(grey, *KINDS, rains=2, split="train", seed=1)]
+    assert len({pair.rainy.tobytes() for pair in made}) == len(made) == 2 * len(KINDS) * 2 * 2
 
 
 def test_pairs_name_photograph_kind_and_number(photographs: list[Photograph]) -> None:

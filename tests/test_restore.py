@@ -157,8 +157,8 @@ class TestScoring:
 
     def test_the_derained_folder_says_which_pictures_are_scored(self, folders: tuple[Path, Path, Path]) -> None:
         (folders[1] / "a.png").unlink()
-        (found,) = candidates(*folders)
-        assert found == Candidate("b", *(folder / "b.png" for folder in (folders[1], folders[0], folders[2])))
+        (candidate,) = candidates(*folders)
+        assert candidate == Candidate("b", *(folder / "b.png" for folder in (folders[1], folders[0], folders[2])))
 
     def test_rainy_and_clean_may_lie_in_one_folder_by_their_names(self, tmp_path: Path) -> None:
         both, derained = tmp_path / "Rain100H", tmp_path / "derained"

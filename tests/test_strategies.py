@@ -142,8 +142,8 @@ def test_the_penalty_is_that_of_the_paper(name: str, hardware: Hardware) -> None
     (penalty,) = strategy.penalties(network).values()
     penalty.backward()
     assert penalty.item() == pytest.approx(value, rel=1e-5)
-    found = [weight.grad.item() for weight in (network.a, network.b) if weight.grad is not None]
-    assert found == pytest.approx(slopes, rel=1e-5)
+    gradients = [weight.grad.item() for weight in (network.a, network.b) if weight.grad is not None]
+    assert gradients == pytest.approx(slopes, rel=1e-5)
 
 
 def single_crops(pack: Pack, count: int) -> list[Batch]:
@@ -263,9 +263,9 @@ def test_distillation_pulls_to_the_former_self_by_its_share(hardware: Hardware) 
     assert loss > -0.4 + 1e-3, "away from the former self"
     supervised, distilled = (slopes_by_difference(pairs, 0.6, 0.2) for pairs in (batch, remembered))
     trace = steps(network, strategy, batch, lr=1e-3, count=1)
-    found = [way.item() for _, way in trace.values()]
+    ways = [way.item() for _, way in trace.values()]
     expected = [-1e-3 * (own + 0.4 * former) for own, former in zip(supervised, distilled, strict=True)]
-    assert found == pytest.approx(expected, rel=0.02)
+    assert ways == pytest.approx(expected, rel=0.02)
 
 
 def test_replays_step_goes_down_the_mean_slope_of_own_and_joined_crops(hardware: Hardware) -> None:

@@ -28,8 +28,8 @@ SELECTED: tuple[Selected, ...] = ("backbones", "objectives", "recipes", "strateg
 
 def names(kind: Kind) -> list[str]:
     """The names of a folder's plug-ins: its files but those that begin with an underscore."""
-    found = pkgutil.iter_modules(importlib.import_module(f"derain.{kind}").__path__)
-    return sorted(module.name for module in found if not module.name.startswith("_"))
+    modules = pkgutil.iter_modules(importlib.import_module(f"derain.{kind}").__path__)
+    return sorted(module.name for module in modules if not module.name.startswith("_"))
 
 
 def load(kind: Kind, name: str, key: str | None = None) -> Any:

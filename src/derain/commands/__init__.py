@@ -55,10 +55,10 @@ def load_network(chosen: argparse.Namespace) -> Network:
 
 
 def _bytes(text: str) -> int:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMG]?)B?", text.upper())
-    if not found:
+    size = re.fullmatch(r"(\d+(?:\.\d+)?)([KMG]?)B?", text.upper())
+    if not size:
         raise argparse.ArgumentTypeError(f"'{text}' is no size such as 500M or 2G")
-    return int(float(found[1]) * {"": 1, "K": 1e3, "M": 1e6, "G": 1e9}[found[2]])
+    return int(float(size[1]) * {"": 1, "K": 1e3, "M": 1e6, "G": 1e9}[size[2]])
 
 
 def device(text: str) -> str:

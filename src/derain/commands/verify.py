@@ -21,13 +21,13 @@ def main(_: argparse.Namespace) -> int:
 
     root = Path()
     count = len(outputs(root))
-    found = list(faults(root))
-    for fault in found:
+    faulty = list(faults(root))
+    for fault in faulty:
         console.fail(DataError(f"{fault.path} {fault.reason}. To get it back:"))
         console.say(f"  {fault.cure}")
-    if found:
+    if faulty:
         console.say(
-            f"{len(found)} of {count} outputs are not as they were written. `dvc pull` brings back what a remote has."
+            f"{len(faulty)} of {count} outputs are not as they were written. `dvc pull` brings back what a remote has."
         )
         return DataError.exit_code
     console.say(f"all {count} outputs are what was written")

@@ -133,8 +133,8 @@ def choose(device: str = "auto", precision: str = "auto") -> Hardware:
 def processor() -> str:
     """The name of the processor's model: another one may give other last digits."""
     info = Path("/proc/cpuinfo")
-    found = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE) if info.exists() else None
-    return found[1] if found else platform.processor() or platform.machine()
+    model = re.search(r"^model name\s*:\s*(.+)$", info.read_text(), re.MULTILINE) if info.exists() else None
+    return model[1] if model else platform.processor() or platform.machine()
 
 
 def _call(network: nn.Module, rainy: Tensor) -> Any:

@@ -212,7 +212,7 @@ def _places(benchmark: Benchmark, split: Role, folder: Path) -> list[Path]:
         rank = _rank(benchmark, split, parts)
         if rank is not None:
             ranked.append((rank, place))
-    return [place for _, place in sorted(ranked, key=lambda found: found[0])]
+    return [place for _, place in sorted(ranked, key=lambda entry: entry[0])]
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -295,14 +295,14 @@ def _detail(pair: Pair) -> float:
     return float(rainy - clean)
 
 
-def _check_number(benchmark: Benchmark, split: Role, found: int) -> None:
+def _check_number(benchmark: Benchmark, split: Role, number: int) -> None:
     expected = benchmark.split(split).pairs
-    if benchmark.name == "Rain100H" and split == "train" and found == 1800:
+    if benchmark.name == "Rain100H" and split == "train" and number == 1800:
         warn(
             f"Rain100H train: 546 of these pictures show scenes of the test set; PReNet trains on the other {expected}"
         )
-    elif found != expected:
-        warn(f"{benchmark.name} {split}: {found} pairs, the published set has {expected}")
+    elif number != expected:
+        warn(f"{benchmark.name} {split}: {number} pairs, the published set has {expected}")
 
 
 def obtain(
@@ -368,8 +368,8 @@ def _from_archive(name: str, archive: Path, sha256: str | None, cache: Path) -> 
     state = archive.stat()
     unpacked = _place(cache, name, [str(archive.resolve()), state.st_size, state.st_mtime_ns, sha256])
     if not unpacked.is_dir():
-        if sha256 is not None and (found := sha256_of(archive)) != sha256.lower():
-            raise DataError(f"{archive}: sha256 is {found}, expected {sha256}: correct the checksum or fetch it again")
+        if sha256 is not None and (digest := sha256_of(archive)) != sha256.lower():
+            raise DataError(f"{archive}: sha256 is {digest}, expected {sha256}: correct the checksum or fetch it again")
         unpack(archive, unpacked)
     return unpacked
 

@@ -71,9 +71,9 @@ def download(url: str, target: Path, sha256: str | None = None) -> None:
         target.unlink()
     part = _Part(target)
     _gather(url, part)
-    if sha256 is not None and (found := sha256_of(part.path)) != sha256.lower():
+    if sha256 is not None and (digest := sha256_of(part.path)) != sha256.lower():
         part.discard()
-        raise DataError(f"{url}: sha256 is {found}, expected {sha256}: correct the checksum, or fetch by another way")
+        raise DataError(f"{url}: sha256 is {digest}, expected {sha256}: correct the checksum, or fetch by another way")
     part.complete()
 
 

@@ -131,9 +131,9 @@ def folder_pairs(rainy: Path, clean: Path, *, spare_clean: bool = False) -> list
         raise DataError(f"{rainy} holds no rainy pictures; they are told by names such as rain-1.png and norain-1.png")
     _refuse_equal_names(rainy_files)
     finder = _CleanFinder(clean_files)
-    found = [(path, finder.find(path)) for path in rainy_files]
-    used = {match for _, match in found}
-    lonely = [path for path, match in found if match is None]
+    matches = [(path, finder.find(path)) for path in rainy_files]
+    used = {match for _, match in matches}
+    lonely = [path for path, match in matches if match is None]
     spare = [] if spare_clean else [path for path in clean_files if path not in used]
     if clean in rainy.parents:  # PReNet's test folders: Rain100H/rainy/rain-001.png is Rain100H/rain-001.png again
         spare = [path for path in spare if _role(path) != "rainy"]
@@ -147,7 +147,7 @@ def folder_pairs(rainy: Path, clean: Path, *, spare_clean: bool = False) -> list
             if paths
         ]
         raise DataError("; ".join(parts) + ": add their counterparts or remove them")
-    return [PairFiles(path.stem, path, match) for path, match in found if match is not None]
+    return [PairFiles(path.stem, path, match) for path, match in matches if match is not None]
 
 
 def _candidates(folder: Path) -> list[Path]:

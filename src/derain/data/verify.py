@@ -66,12 +66,12 @@ def faults(root: Path) -> Iterator[Fault]:
     for output in track(outputs(root), "verify"):
         cached = _cache(root, output.md5)
         rotten = [path for path in (cached, *_cached_parts(root, cached)) if path.exists() and _rotten(path)]
-        found = _fault(output)
-        if found or rotten:
+        reason = _fault(output)
+        if reason or rotten:
             remove = f"rm -f {' '.join(str(path.relative_to(root)) for path in rotten)} && " if rotten else ""
             name = output.path.relative_to(root)
             cure = f"{remove}rm -rf {name} && dvc repro --force --single-item {output.stage}"
-            yield Fault(output.path, found or "is intact, but its copy in DVC's cache is damaged", cure)
+            yield Fault(output.path, reason or "is intact, but its copy in DVC's cache is damaged", cure)
 
 
 def _fault(output: Output) -> str | None:

@@ -120,13 +120,13 @@ class Demo:
             yield _line(state="working")
             try:
                 # Not abandoned when the client leaves: the next picture waits until the network is free.
-                found = await to_thread.run_sync(self._answer, content, weights)
+                derained = await to_thread.run_sync(self._answer, content, weights)
             except DerainError as error:
                 yield _line(state="failed", error=str(error))
                 return
-        parts = [(part.name, part.media_type, len(part.content)) for part in found.parts]
-        yield _line(state="done", width=found.width, height=found.height, suffix=found.suffix, parts=parts)
-        for part in found.parts:
+        parts = [(part.name, part.media_type, len(part.content)) for part in derained.parts]
+        yield _line(state="done", width=derained.width, height=derained.height, suffix=derained.suffix, parts=parts)
+        for part in derained.parts:
             yield part.content
 
     def _answer(self, content: bytes, weights: str) -> Answer:

@@ -42,13 +42,13 @@ def at_hand(given: Sequence[Path]) -> list[Choice]:
 
 
 def _networks_of(folder: Path) -> dict[Path, dict[str, Any]]:
-    found = {}
+    made = {}
     for path in sorted(path for path in folder.glob("*") if path.suffix in SUFFIXES):
         try:
-            found[path] = _made_by(path)
+            made[path] = _made_by(path)
         except DataError as error:
             console.warn(f"left out: {error}")
-    return dict(sorted(found.items(), key=lambda item: -item[1].get("position", -1)))
+    return dict(sorted(made.items(), key=lambda item: -item[1].get("position", -1)))
 
 
 def _made_by(path: Path) -> dict[str, Any]:

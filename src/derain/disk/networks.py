@@ -98,11 +98,11 @@ def check_weights(backbone: str, section: Any, weights: Mapping[str, Tensor], pa
 
 def _check_shapes(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name):
+    stored = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    for name in sorted(expected.keys() | stored.keys()):
+        if expected.get(name) != stored.get(name):
             raise DataError(
-                f"{path} belongs to another network: {name} is {found.get(name, 'missing')} there and "
+                f"{path} belongs to another network: {name} is {stored.get(name, 'missing')} there and "
                 f"{expected.get(name, 'missing')} here. Use the backbone section it was trained with."
             )
 

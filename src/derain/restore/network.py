@@ -272,8 +272,8 @@ _WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535, np.dtype(np.float
 def _check(rainy: NDArray[Any]) -> None:
     """Raises DataError where a picture is none that a network takes."""
     if not isinstance(rainy, np.ndarray) or rainy.dtype not in _WHITE:
-        found = getattr(rainy, "dtype", type(rainy).__name__)
-        raise DataError(f"a picture must be an array of uint8, uint16, or float32 in [0, 1], not {found}.")
+        kind = getattr(rainy, "dtype", type(rainy).__name__)
+        raise DataError(f"a picture must be an array of uint8, uint16, or float32 in [0, 1], not {kind}.")
     if not (rainy.ndim == 2 or (rainy.ndim == 3 and rainy.shape[2] == 3)) or rainy.size == 0:
         raise DataError(f"a picture must have shape (height, width, 3) or (height, width), not {rainy.shape}.")
     if rainy.dtype == np.float32 and not (rainy.min() >= 0 and rainy.max() <= 1):

@@ -65,7 +65,7 @@ def spans(length: int, core: int, reach: Reach) -> list[Span]:
     All see equally much (but for the last, and the grid): blocks of equal size find their place in memory again.
     """
     both = 2 * reach.overlap
-    found = []
+    tiles = []
     for start in range(0, max(1, length - both), core):
         last = start + core + both >= length
         begin, end = start + reach.overlap, start + reach.overlap + core
@@ -75,8 +75,8 @@ def spans(length: int, core: int, reach: Reach) -> list[Span]:
         weights = _rise(pixels, begin, reach.ramp) if start else np.ones(len(pixels))
         if not last:
             weights = weights - _rise(pixels, end, reach.ramp)
-        found.append(Span(seen, used, weights.astype(np.float32)))
-    return found
+        tiles.append(Span(seen, used, weights.astype(np.float32)))
+    return tiles
 
 
 def _rise(pixels: NDArray[np.int_], border: int, ramp: int) -> NDArray[np.float64]:

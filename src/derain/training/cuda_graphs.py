@@ -98,9 +98,9 @@ class CapturedBatches(MicroBatches):
         expected = [weight.grad for weight in self._network.parameters() if weight.grad is not None]
         expected = [gradient.clone() for gradient in expected]
         graph.replay(batch)
-        found = [weight.grad for weight in self._network.parameters() if weight.grad is not None]
+        gradients = [weight.grad for weight in self._network.parameters() if weight.grad is not None]
         bound = _TOLERANCE * nn.utils.get_total_norm(expected)
-        difference = nn.utils.get_total_norm([one - other for one, other in zip(found, expected, strict=True)])
+        difference = nn.utils.get_total_norm([one - other for one, other in zip(gradients, expected, strict=True)])
         if difference > bound:  # false where a gradient is not finite, which the step itself tells
             raise RuntimeError(f"a replayed step has another gradient: {difference:.1e} apart, of {bound:.1e} allowed")
 

@@ -156,12 +156,12 @@ def fingerprint(facts: Mapping[str, Any]) -> str:
 
 def _code() -> dict[str, str]:
     """SHA-256 by name of each loaded module of the project, with the script that runs."""
-    found = {}
+    digests = {}
     for module in list(sys.modules.values()):
         spec = getattr(module, "__spec__", None)
         if spec and spec.has_location and spec.name.split(".")[0] in {"derain", "stages"}:
-            found[spec.name] = hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
-    return found
+            digests[spec.name] = hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
+    return digests
 
 
 @contextmanager
@@ -182,9 +182,9 @@ def kept(facts: Mapping[str, Any], what: str) -> Iterator[State]:
         BusyError: another computation has this state.
         DataError: the processes of this one differ in what decides the result.
     """
-    found = fingerprint(facts)
-    distributed.check_alike(found, what)
-    own = _kept_by_this_process(found, what) if distributed.is_main() else _kept_by_the_main_one()
+    digest = fingerprint(facts)
+    distributed.check_alike(digest, what)
+    own = _kept_by_this_process(digest, what) if distributed.is_main() else _kept_by_the_main_one()
     with own as state:
         yield SharedState(state) if distributed.size() > 1 else state
 
@@ -197,8 +197,8 @@ def _kept_by_the_main_one() -> Iterator[State]:
 
 
 @contextmanager
-def _kept_by_this_process(found: str, what: str) -> Iterator[State]:
-    folder = paths.cache() / "states" / found
+def _kept_by_this_process(digest: str, what: str) -> Iterator[State]:
+    folder = paths.cache() / "states" / digest
     try:
         lock = _lock(folder, what)
         _clean(folder.parent)
