@@ -89,10 +89,10 @@ def main() -> None:
             runs = Seed(hardware, Packed(Path(folder)))
             for value in chosen.values:
                 summary = runs.run(with_value(seeded, chosen.key, value)).summary
-                assert summary.average is not None, "the stream's own sets are learned"
+                mean = summary.average
+                assert mean is not None, "the stream's own sets are learned"
                 forgetting = summary.forgetting.psnr if summary.forgetting else 0.0
-                psnr, ssim = summary.average
-                rows.append(f"{seed:4}  {value!s:10}  {psnr:7.3f}  {ssim:7.4f}  {forgetting:7.3f}")
+                rows.append(f"{seed:4}  {value!s:10}  {mean.psnr:7.3f}  {mean.ssim:7.4f}  {forgetting:7.3f}")
                 console.say(rows[-1])
     console.say("\n".join(["held-out training pairs, mean over the stream's sets after its last task:", *rows]))
 
