@@ -91,7 +91,7 @@ def hardware(chosen: argparse.Namespace) -> Hardware:
 
 def on_gpu() -> bool:
     """Whether this process has used a GPU."""
-    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+    return bool(torch.cuda.is_initialized())
 
 
 def interleaved(works: Mapping[str, Work], rounds: int) -> dict[str, list[float]]:
@@ -150,8 +150,8 @@ def rates(samples: int, flops: float, seconds: list[float], where: Hardware) -> 
     median = statistics.median(seconds)
     name = torch.cuda.get_device_name(where.device) if where.is_gpu else ""
     peak = next((peaks[where.precision] for begins, peaks in PEAKS.items() if name.startswith(begins)), None)
-    found: dict[str, float | str] = {"samples a second": samples / median, "TFLOP/s": flops / median / 1e12}
-    return found | ({"share of the device's peak": flops / median / peak} if peak else {})
+    figures: dict[str, float | str] = {"samples a second": samples / median, "TFLOP/s": flops / median / 1e12}
+    return figures | ({"share of the device's peak": flops / median / peak} if peak else {})
 
 
 def compared(work: str, baseline: str, seconds: Mapping[str, list[float]], ours: str) -> Row:
@@ -175,10 +175,10 @@ def finish(chosen: argparse.Namespace, result: Result) -> None:
 
 def ours_only(chosen: argparse.Namespace, seconds: list[float]) -> None:
     """Prints the median, and writes it where asked."""
-    found = {"median_s": statistics.median(seconds)}
-    console.say(json.dumps(found))
+    figures = {"median_s": statistics.median(seconds)}
+    console.say(json.dumps(figures))
     if chosen.json:
-        atomic.write_json(chosen.json, {"machine": machine(), "settings": vars(chosen) | {"json": None}, **found})
+        atomic.write_json(chosen.json, {"machine": machine(), "settings": vars(chosen) | {"json": None}, **figures})
 
 
 def machine() -> str:

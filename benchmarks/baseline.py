@@ -76,7 +76,7 @@ def published_step(
     network.train()
     optimizer.zero_grad()
     loss = -published_ssim(network(rainy), clean)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     optimizer.step()
     if prints:
         network.eval()

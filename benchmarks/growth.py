@@ -69,7 +69,7 @@ def _in_a_process(work: Callable[..., Any], *arguments: Any) -> Any:
 
 def _by_place(tasks: int, threads: int) -> list[tuple[float, float]]:
     """Seconds and peak memory (MB) of each task of a stream, in its order."""
-    found = []
+    measured = []
     hardware = choose("cpu", "fp32")
     hardware.set_up_process(threads)
     with packed(8, SIDE, SIDE) as pack:
@@ -78,10 +78,10 @@ def _by_place(tasks: int, threads: int) -> list[tuple[float, float]]:
         start = time.perf_counter()
         _forget_peak()
         for _ in learn_stream(settings, lambda _: {"train": pack}, hardware):
-            found.append((time.perf_counter() - start, _memory("VmHWM")))
+            measured.append((time.perf_counter() - start, _memory("VmHWM")))
             start = time.perf_counter()
             _forget_peak()
-    return found
+    return measured
 
 
 def _stream_of(tasks: int) -> Params:
@@ -114,9 +114,9 @@ def _evaluation(pictures: int, threads: int) -> tuple[float, float]:
 
 def _memory(kind: str) -> float:
     """A size of this process in MB, by its name in proc(5) (Linux)."""
-    found = re.search(rf"{kind}:\s*(\d+) kB", Path("/proc/self/status").read_text())
-    assert found
-    return int(found[1]) / 1024
+    line = re.search(rf"{kind}:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    assert line
+    return int(line[1]) / 1024
 
 
 def _forget_peak() -> None:

@@ -73,7 +73,7 @@ def plain_loop(network: PublishedPReNet, singles: list[Batch]) -> dict[str, Tens
     total = {name: torch.zeros_like(weight) for name, weight in network.named_parameters()}
     for single in singles:
         network.zero_grad()
-        (-published_ssim(network(single.rainy), single.clean)).backward()  # type: ignore[no-untyped-call]
+        (-published_ssim(network(single.rainy), single.clean)).backward()
         for name, weight in network.named_parameters():
             assert weight.grad is not None
             total[name] += weight.grad.abs()

@@ -53,10 +53,10 @@ def _sweep(first: int, side: int, most: int, rounds: int, where: Hardware) -> di
         torch.compiler.reset()  # one function is compiled anew a few times only
         work = step(networks(where.device)[0], crops(size, side, where.device), where, distilled=True)
         seconds = _measure.interleaved({"step": work}, rounds)["step"]
-        found = _measure.rates(size, size * flops(side, distilled=True), seconds, where)
+        rates = _measure.rates(size, size * flops(side, distilled=True), seconds, where)
         facts |= {f"batch {size}, ms": 1e3 * median(seconds)}
-        facts |= {f"batch {size}, {what}": value for what, value in found.items()}
-        rate = float(found["samples a second"])
+        facts |= {f"batch {size}, {what}": value for what, value in rates.items()}
+        rate = float(rates["samples a second"])
         if rate < GAIN * before:
             break
         size, before = 2 * size, rate

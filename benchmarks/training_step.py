@@ -51,8 +51,8 @@ def main() -> None:
     ]
     for name, distilled in (("ours", False), ("ours, distilling", True)):
         work = chosen.batch * flops(chosen.patch, distilled)
-        found = _measure.rates(chosen.batch, work, seconds[name], where)
-        result.facts |= {f"{name}, {what}": value for what, value in found.items()}
+        rates = _measure.rates(chosen.batch, work, seconds[name], where)
+        result.facts |= {f"{name}, {what}": value for what, value in rates.items()}
     _measure.finish(chosen, result)
 
 
@@ -131,9 +131,9 @@ def step(
 def gradients(batch: Batch, where: Hardware) -> dict[str, float | str]:
     """How near our gradient is to the published network's, in fp32, at the same weights."""
     ours, published = networks(batch.rainy.device)
-    (-published_ssim(published(batch.rainy), batch.clean)).backward()  # type: ignore[no-untyped-call]
+    (-published_ssim(published(batch.rainy), batch.clean)).backward()
     derained = where.forward(ours, batch.rainy).derained
-    negative_ssim.negative_ssim(derained, batch.clean).backward()  # type: ignore[no-untyped-call]
+    negative_ssim.negative_ssim(derained, batch.clean).backward()
     mine, theirs = _gradient(ours), _gradient(published)
     return {
         "gradient, relative difference": float((mine - theirs).norm() / theirs.norm()),

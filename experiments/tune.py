@@ -89,12 +89,11 @@ def main() -> None:
             pack_held_out(seeded, chosen.held_out, Path(folder))
             runs = Seed(hardware, Packed(Path(folder)))
             for value in chosen.values:
-                found = runs.run(with_value(seeded, chosen.key, value)).summary
-                assert found.average is not None, "the stream's own sets are learned"
-                forgetting = found.forgetting.psnr if found.forgetting else 0.0
-                rows.append(
-                    f"{seed:4}  {value!s:10}  {found.average.psnr:7.3f}  {found.average.ssim:7.4f}  {forgetting:7.3f}"
-                )
+                summary = runs.run(with_value(seeded, chosen.key, value)).summary
+                mean = summary.average
+                assert mean is not None, "the stream's own sets are learned"
+                forgetting = summary.forgetting.psnr if summary.forgetting else 0.0
+                rows.append(f"{seed:4}  {value!s:10}  {mean.psnr:7.3f}  {mean.ssim:7.4f}  {forgetting:7.3f}")
                 console.say(rows[-1])
     console.say("\n".join(["held-out training pairs, mean over the stream's sets after its last task:", *rows]))
 

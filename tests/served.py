@@ -40,34 +40,41 @@ class Stand:
 CHOICES = (Choice(Path("models/by2.safetensors"), "halves <b>"), Choice(Path("models/by4.safetensors"), "quarters"))
 
 
-class Served:
-    """A demo that is served, and the networks it has loaded."""
+class Address:
+    """Where a demo is served on this computer."""
 
-    def __init__(self, choices: Sequence[Choice]) -> None:
-        self.networks: dict[str, Stand] = {}
-        self.listening = server.listen(0)
-        self.port = self.listening.getsockname()[1]
-        self.demo = server.Demo(choices, self._load, self.port)
-
-    def _load(self, path: Path) -> Stand:
-        self.networks[path.stem] = Stand(path)
-        return self.networks[path.stem]
+    def __init__(self, port: int) -> None:
+        self.port = port
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
 
+class Served(Address):
+    """A demo that is served, and the networks it has loaded."""
+
+    def __init__(self, choices: Sequence[Choice]) -> None:
+        self.networks: dict[str, Stand] = {}
+        self.listening = server.listen(0)
+        super().__init__(self.listening.getsockname()[1])
+        self.demo = server.Demo(choices, self._load, self.port)
+
+    def _load(self, path: Path) -> Stand:
+        self.networks[path.stem] = Stand(path)
+        return self.networks[path.stem]
+
+
 @contextmanager
 def served(choices: Sequence[Choice] = CHOICES) -> Iterator[Served]:
     """A demo that answers until the block ends."""
-    found = Served(choices)
-    with found.listening:
-        answering = server.Server(found.demo)
-        thread = threading.Thread(target=answering.run, kwargs={"sockets": [found.listening]})
+    running = Served(choices)
+    with running.listening:
+        answering = server.Server(running.demo)
+        thread = threading.Thread(target=answering.run, kwargs={"sockets": [running.listening]})
         thread.start()
         try:
-            yield found
+            yield running
         finally:
             answering.should_exit = True
             thread.join(20)

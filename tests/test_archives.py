@@ -77,8 +77,9 @@ def test_folders_as_members(tmp_path: Path) -> None:
     folders = [tarfile.TarInfo(name) for name in (".", "./RainTrainH")]
     for info in folders:
         info.type = tarfile.DIRTYPE
-    members = [*((info, b"") for info in folders), *((f"./{name}", content) for name, content in TREE.items())]
-    (tmp_path / "a.tar").write_bytes(tar_bytes(members))  # type: ignore[arg-type]
+    members: list[tuple[tarfile.TarInfo | str, bytes]] = [(info, b"") for info in folders]
+    members += [(f"./{name}", content) for name, content in TREE.items()]
+    (tmp_path / "a.tar").write_bytes(tar_bytes(members))
     unpack(tmp_path / "a.tar", tmp_path / "tar")
     (tmp_path / "a.zip").write_bytes(zip_bytes([("RainTrainH/", b""), *TREE.items()]))
     unpack(tmp_path / "a.zip", tmp_path / "zip")

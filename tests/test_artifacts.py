@@ -1,6 +1,7 @@
 """Models and masks on disk: the same bytes again, damage noticed, other networks refused."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from safetensors import safe_open
 
 from derain.backbones import prenet
-from derain.disk import artifacts, atomic, networks, paths
+from derain.disk import artifacts, atomic, networks
 from derain.restore import network as restore_network
 from derain.types import DataError
 
@@ -104,7 +105,7 @@ def test_weights_of_another_size_name_the_first_tensor_that_differs(model: Path)
 def test_weights_that_are_no_numbers_derain_nothing(tmp_path: Path, value: float) -> None:
     network = prenet.build(SIZE)
     with torch.no_grad():
-        network.get_submodule("res_conv1.0").weight[0, 0, 0, 0] = value  # type: ignore[operator]
+        network.get_parameter("res_conv1.0.weight")[0, 0, 0, 0] = value
     networks.save_network(
         tmp_path / "w.safetensors", network.state_dict(), "prenet", SIZE, {"kind": "model", "seed": 0}
     )
@@ -128,7 +129,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytes
     def no_space(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(paths.os, "fsync", no_space)  # type: ignore[attr-defined]
+    monkeypatch.setattr(os, "fsync", no_space)
     with pytest.raises(DataError, match=r"file\.json cannot be written: No space"):
         atomic.write_json(path, {"a": 2})
     assert path.read_bytes() == before

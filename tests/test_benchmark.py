@@ -128,7 +128,7 @@ LAYOUTS = {
 @pytest.mark.parametrize("depth", ["", "some/where"])
 def test_every_known_layout(tmp_path: Path, layout: str, depth: str) -> None:
     name, train, test, build = LAYOUTS[layout]
-    build(tmp_path / "data" / depth)
+    build(tmp_path / "data" / depth)  # type: ignore[no-untyped-call]
     for split, names in (("train", train), ("test", test)):
         if names is None:
             continue

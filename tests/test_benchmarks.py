@@ -82,8 +82,8 @@ def test_rates_are_told_with_the_peak_where_it_is_known(monkeypatch: pytest.Monk
     where = Hardware(torch.device("cuda"), "bf16")
     for name, shares in (("NVIDIA H200", [0.1]), ("NVIDIA Something", [])):
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda device, name=name: name)
-        found = _measure.rates(18, 98.9e12 / 2, [0.1, 0.5, 0.9], where)
-        assert list(found.values()) == pytest.approx([36, 98.9, *shares])
+        rates = _measure.rates(18, 98.9e12 / 2, [0.1, 0.5, 0.9], where)
+        assert list(rates.values()) == pytest.approx([36, 98.9, *shares])
 
 
 def test_a_step_has_its_operations() -> None:
@@ -98,9 +98,9 @@ def test_saturation_runs_to_its_end(tmp_path: Path) -> None:
     options = ["--batch", "1", "--patch", "24", "--most", "2", "--steps", "1", "--threads", "1"]
     command = [sys.executable, "-m", "benchmarks.saturation", *options, "--json", str(whole)]
     subprocess.run([*command, "--profile", str(profiled)], cwd=ROOT, capture_output=True, check=True)
-    found = json.loads(whole.read_text())
-    assert [row["baseline"] for row in found["rows"]] == ["plain"] * 2
-    assert found["facts"]["batch 1, samples a second"] > 0
+    result = json.loads(whole.read_text())
+    assert [row["baseline"] for row in result["rows"]] == ["plain"] * 2
+    assert result["facts"]["batch 1, samples a second"] > 0
     assert "convolution" in profiled.read_text()
 
 
@@ -126,6 +126,6 @@ def test_ours_only_prints_one_number_and_writes_it(name: str, tmp_path: Path) ->
 @pytest.mark.parametrize("name", ["training_step", "inference", "importance", "data"])
 def test_a_whole_run_is_written(name: str, tmp_path: Path) -> None:
     run(name, tmp_path / "result.json")
-    found = json.loads((tmp_path / "result.json").read_text())
-    assert found["machine"]
-    assert found["rows"] or found["facts"]
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["machine"]
+    assert result["rows"] or result["facts"]

@@ -17,7 +17,7 @@ from tests.served import Served, served
 from tests.test_report import built, project  # noqa: F401 - a fixture
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Locator, Page
+    from playwright.sync_api import Browser, BrowserContext, Locator, Page, ViewportSize
 
 CHROMIUM = Path("/usr/bin/chromium")
 SWITCHES = [
@@ -28,7 +28,8 @@ SWITCHES = [
     "--disable-component-update",
     "--disable-sync",
 ]
-DESKTOP, PHONE = {"width": 1200, "height": 800}, {"width": 390, "height": 780}
+DESKTOP: ViewportSize = {"width": 1200, "height": 800}
+PHONE: ViewportSize = {"width": 390, "height": 780}
 RAINY, DERAINED = 255, 100
 """The red of the pictures before and after; their green and blue are 0."""
 
@@ -65,8 +66,8 @@ def view(browser: Browser) -> Iterator[Callable[..., Page]]:
     """Opens a page in a window of its own; whatever it complains of is the test's failure."""
     opened: list[tuple[BrowserContext, Watched]] = []
 
-    def open_(url: str, size: dict[str, int] = DESKTOP, **more: Any) -> Page:
-        context = browser.new_context(viewport=size, **more)  # type: ignore[arg-type]
+    def open_(url: str, size: ViewportSize = DESKTOP, **more: Any) -> Page:
+        context = browser.new_context(viewport=size, **more)
         opened.append((context, Watched(context)))
         page = opened[-1][1].page
         page.goto(url)
@@ -81,8 +82,8 @@ def view(browser: Browser) -> Iterator[Callable[..., Page]]:
 
 @pytest.fixture(scope="module")
 def demo() -> Iterator[Served]:
-    with served() as found:
-        yield found
+    with served() as running:
+        yield running
 
 
 def plain(red: int, height: int = 300, width: int = 400) -> np.ndarray:
@@ -118,8 +119,8 @@ def gallery(tmp_path: Path) -> str:
 @pytest.fixture(params=["report", "gallery", "demo"])
 def url(request: pytest.FixtureRequest) -> str:
     """Each of the three pages in turn."""
-    found = request.getfixturevalue(request.param)
-    return found if isinstance(found, str) else str(found.url)
+    place = request.getfixturevalue(request.param)
+    return place if isinstance(place, str) else str(place.url)
 
 
 def ready(page: Page) -> Locator:

@@ -204,11 +204,11 @@ class TestScore:
         table = tmp_path / "scores.csv"
         options = ["--rainy", folders[-1], "--protocol", "all", "--csv", str(table)]
         assert main(["score", *folders, *options, "--json", "-"]) == 0
-        found = json.loads(capsys.readouterr().out)["protocols"]
+        entries = json.loads(capsys.readouterr().out)["protocols"]
         with table.open() as file:
             rows = list(csv.DictReader(file))
         assert len(rows) == 2 * 3 * len(PROTOCOLS)
-        for entry in found:
+        for entry in entries:
             name = entry["protocol"]["name"]
             assert main(["score", *folders, *options[:2], "--protocol", name, "--json", "-"]) == 0
             assert json.loads(capsys.readouterr().out) == entry

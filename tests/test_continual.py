@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import given
@@ -86,7 +87,9 @@ def test_a_network_that_never_changes_neither_forgets_nor_gains(matrix: list[lis
 
 @pytest.mark.parametrize("summary", [backward_transfer, forgetting])
 @pytest.mark.parametrize("matrix", [[], [[]], [[1.0, 2.0]], [[1.0], [2.0, 3.0]]])
-def test_a_matrix_has_a_column_for_each_learned_set(summary, matrix: Matrix) -> None:  # type: ignore[no-untyped-def]
+def test_a_matrix_has_a_column_for_each_learned_set(
+    summary: Callable[[Matrix, Sequence[int]], float], matrix: Matrix
+) -> None:
     with pytest.raises(ValueError, match="values a row"):
         summary(matrix, each_its_own(matrix))
 
@@ -101,6 +104,6 @@ def test_the_average_of_nothing_or_of_a_ragged_matrix_is_refused(matrix: Matrix)
     "summary", [average, lambda matrix: backward_transfer(matrix, [0, 1]), lambda matrix: forgetting(matrix, [0, 1])]
 )
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_value_that_is_not_finite_is_named_by_its_place(summary, value: float) -> None:  # type: ignore[no-untyped-def]
+def test_a_value_that_is_not_finite_is_named_by_its_place(summary: Callable[[Matrix], float], value: float) -> None:
     with pytest.raises(NumericError, match="after task 1 on test set 0"):
         summary([[1.0, 2.0], [value, 3.0]])

@@ -40,7 +40,7 @@ class Recording(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.operations: list[tuple[Any, ...]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -60,8 +60,8 @@ class Recording(TorchDispatchMode):
 
 
 def _tensors(result: Any) -> list[Tensor]:
-    found = result if isinstance(result, (list, tuple)) else [result]
-    return [tensor for tensor in found if isinstance(tensor, Tensor)]
+    parts = result if isinstance(result, (list, tuple)) else [result]
+    return [tensor for tensor in parts if isinstance(tensor, Tensor)]
 
 
 @pytest.fixture
@@ -248,8 +248,9 @@ def one_step(params: Params, where: Hardware, captured: bool = False, times: int
     strategy.before_task(network)
     with torch.no_grad():
         for weight in network.parameters():
-            weight += 0.01  # type: ignore[misc]
-    batch = Batch(*(side.to(where.device) for side in random_batch(0)))  # type: ignore[arg-type]
+            weight.add_(0.01)
+    rainy, clean = random_batch(0)
+    batch = Batch(rainy.to(where.device), clean.to(where.device))
     parts = CapturedBatches(None, network, where.device) if captured else MicroBatches()
     learner = learner_of(network, strategy, where, parts, sgd=1)
     for _ in range(times):
@@ -281,7 +282,7 @@ def test_a_compiled_network_bears_no_mark_of_it(tiny_params: Params, monkeypatch
     assert torch.equal(where.forward(network, rainy).derained, network(rainy).derained)
     twin = copy.deepcopy(network)
     with torch.no_grad():
-        twin.conv[0].bias += 1  # type: ignore[index,operator, union-attr]
+        twin.get_parameter("conv.0.bias").add_(1)
     assert not torch.equal(where.forward(twin, rainy).derained, where.forward(network, rainy).derained)
     assert network.state_dict().keys() == network_of(tiny_params).state_dict().keys()
 
@@ -299,10 +300,10 @@ def test_a_compiler_that_fails_is_told_once_and_changes_nothing(
     monkeypatch.setattr(hardware_module, "_compiled", lambda: failing)
     where = Hardware(torch.device("cpu"), "fp32")
     expected, losses = one_step(tiny_params, where)
-    found, other_losses = one_step(tiny_params, Hardware(where.device, "fp32", compiled=True), captured=True)
+    compiled, other_losses = one_step(tiny_params, Hardware(where.device, "fp32", compiled=True), captured=True)
     assert capsys.readouterr().err.count("warning: steps are neither compiled nor captured") == 1
     assert losses == other_losses
-    assert all(map(torch.equal, expected.parameters(), found.parameters()))
+    assert all(map(torch.equal, expected.parameters(), compiled.parameters()))
 
 
 @NO_GPU

@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -32,7 +31,7 @@ from derain.demo.weights import Choice, at_hand
 from derain.disk import artifacts, networks
 from derain.restore import network
 from derain.types import DataError, ParamsError
-from tests.served import CHOICES, Served, served
+from tests.served import CHOICES, Address, Served, served
 from tests.test_report import Page
 
 HOSTILE = "<script>alert('&\")</script>"
@@ -62,20 +61,20 @@ class Reply(NamedTuple):
     def parts(self) -> dict[str, bytes]:
         described = self.steps[-1]["parts"]
         start = len(self.body) - sum(length for *_, length in described)
-        found = {}
+        parts = {}
         for name, _, length in described:
-            found[name] = self.body[start : start + length]
+            parts[name] = self.body[start : start + length]
             start += length
-        return found
+        return parts
 
 
 @pytest.fixture(scope="module")
 def demo() -> Iterator[Served]:
-    with served() as found:
-        yield found
+    with served() as running:
+        yield running
 
 
-def ask(demo: Served, method: str, path: str, body: bytes | None = None, **headers: str) -> Reply:
+def ask(demo: Address, method: str, path: str, body: bytes | None = None, **headers: str) -> Reply:
     connection = http.client.HTTPConnection("127.0.0.1", demo.port, timeout=20)
     sent = {name.replace("_", "-"): value for name, value in headers.items()}
     connection.request(method, path, body, sent)
@@ -85,7 +84,7 @@ def ask(demo: Served, method: str, path: str, body: bytes | None = None, **heade
     return reply
 
 
-def derain(demo: Served, content: bytes, weights: str = "0") -> Reply:
+def derain(demo: Address, content: bytes, weights: str = "0") -> Reply:
     return ask(demo, "POST", f"/derain?weights={weights}", content, Origin=demo.url)
 
 
@@ -161,10 +160,10 @@ class TestAnswer:
             return None
 
         listening = server.listen(0)
-        found = server.Demo([CHOICES[0], Choice(tmp_path / "gone.safetensors", "")], load, 1)
+        broken = server.Demo([CHOICES[0], Choice(tmp_path / "gone.safetensors", "")], load, 1)
         listening.close()
         with pytest.raises(DataError, match="is missing"):
-            found._answer(encoded(noise()), "1")
+            broken._answer(encoded(noise()), "1")
 
 
 class TestRefusal:
@@ -389,10 +388,10 @@ class TestWeightsAtHand:
         artifacts.save(tmp_path / "mask.safetensors", {"m": torch.zeros(2, dtype=torch.bool)}, {"kind": "mask"})
         (tmp_path / "damaged.safetensors").write_bytes(b"damaged")
         (tmp_path / "notes.txt").write_text("no weights")
-        found = at_hand([tmp_path])
-        assert [choice.path for choice in found] == [second, first]
-        assert found[0].about == "heavy → light · nr · prenet (1 blocks, 4 channels, 2 stages)"
-        assert found[1].about.startswith("heavy · prenet (")
+        choices = at_hand([tmp_path])
+        assert [choice.path for choice in choices] == [second, first]
+        assert choices[0].about == "heavy → light · nr · prenet (1 blocks, 4 channels, 2 stages)"
+        assert choices[1].about.startswith("heavy · prenet (")
         warned = capsys.readouterr().err
         assert "mask.safetensors holds no network but mask" in warned
         assert "damaged.safetensors is damaged" in warned
@@ -448,7 +447,7 @@ def test_the_command_serves_its_weights_and_ends_at_once(tmp_path: Path) -> None
         printed = process.stdout.readline()
         try:
             port = int(re.findall(r"^http://127\.0\.0\.1:(\d+)/ ", printed)[0])
-            demo = SimpleNamespace(port=port, url=f"http://127.0.0.1:{port}")
+            demo = Address(port)
             rainy = noise(37, 53)
             expected = network.load(weights, "cpu", "fp32").restore(rainy)
             assert np.abs(decoded(derain(demo, encoded(rainy)).parts["file"]).astype(int) - expected).max() <= 1  # type: ignore[arg-type]

@@ -356,7 +356,7 @@ def _shares_its_buffers(rank: int, folder: Path) -> None:
 
 
 def test_all_processes_have_the_main_ones_running_statistics(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(_shares_its_buffers, (tmp_path,), nprocs=2)  # type: ignore[attr-defined]
+    torch.multiprocessing.spawn(_shares_its_buffers, (tmp_path,), nprocs=2)  # type: ignore[attr-defined, no-untyped-call]
     kept = {name: torch.load(tmp_path / name) for name in ("before0", "before1", "after0", "after1")}
     mean = {name: tensors["running_mean"] for name, tensors in kept.items()}
     assert not torch.equal(mean["before0"], mean["before1"])

@@ -385,8 +385,8 @@ def test_the_runs_of_the_tables_are_experiments_that_leave_the_workspace_alone(p
     assert {table.title.partition(",")[0] for table in of_artifacts} >= {"Table 1", "Table 3", "Table 4"}
     assert project.metadata("models/task0.safetensors")["dataset"] == "mixed"
     assert "forgetting" not in project.summary(), "undefined for one task"
-    mixed, heavy = (Pack.open(project.folder / f"data/{part}", "train") for part in ("mixed", "heavy"))  # type: ignore[assignment]
-    assert len(mixed) == 2 * len(heavy)
+    union, part = (Pack.open(project.folder / f"data/{name}", "train") for name in ("mixed", "heavy"))
+    assert len(union) == 2 * len(part)
 
 
 def test_an_experiment_with_other_parameters_is_no_run_of_a_table(project: Project) -> None:

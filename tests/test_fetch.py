@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -113,7 +114,7 @@ def test_at_most_five_more_attempts(tmp_path: Path, server: Server) -> None:
 def test_waiting_doubles(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
     monkeypatch.setattr(fetch, "BACKOFF_SECONDS", 1.0)
-    monkeypatch.setattr(fetch.time, "sleep", waits.append)  # type: ignore[attr-defined]
+    monkeypatch.setattr(time, "sleep", waits.append)
     server.faults = [answer(503)] * 5
     download(f"{server.address}/set.zip", tmp_path / "set.zip", SHA256)
     assert waits == [1, 2, 4, 8, 16]

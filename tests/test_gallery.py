@@ -55,11 +55,11 @@ def test_pictures_are_the_ones_given_and_large_ones_are_scaled_down() -> None:
     pictures.add("wide.png", noise(100, 4000), noise(100, 4000))
     pictures.add("dot.png", noise(1, 1), noise(1, 1))
     read = Page(pictures.html("Photographs"))
-    found = embedded(read)
-    assert [picture.size for picture in found] == [(30, 20), (30, 20), (1024, 26), (1024, 26), (1, 1), (1, 1)]
-    assert [np.asarray(picture).mean() for picture in found[:2]] == pytest.approx([200, 100], abs=1)
+    shown = embedded(read)
+    assert [picture.size for picture in shown] == [(30, 20), (30, 20), (1024, 26), (1024, 26), (1, 1), (1, 1)]
+    assert [np.asarray(picture).mean() for picture in shown[:2]] == pytest.approx([200, 100], abs=1)
     assert [(image["width"], image["height"]) for image in read.of("img")] == [
-        (str(width), str(height)) for width, height in (picture.size for picture in found)
+        (str(width), str(height)) for width, height in (picture.size for picture in shown)
     ]
     assert "wide.png 4000 × 100" in read.text
 

@@ -40,7 +40,7 @@ def test_one_gradient_a_sample(network: prenet.PReNet, packs: dict[str, Pack], h
     one_by_one = crops.for_importance(packs["heavy"], 16, 0, 0, count=7, batch=1, device=hardware.device)
     batches = list(one_by_one)
     assert len(batches) == 7
-    rainy, clean = (torch.cat([batch[part] for batch in batches]) for part in (0, 1))  # type: ignore[misc]
+    rainy, clean = torch.cat([batch.rainy for batch in batches]), torch.cat([batch.clean for batch in batches])
     omega = mean_absolute_gradient(network, one_by_one, hardware, NEGATIVE_SSIM)
     expected = naive(network, rainy, clean)
     assert omega.keys() == expected.keys()
@@ -72,7 +72,7 @@ def test_the_weights_do_not_change(network: prenet.PReNet, packs: dict[str, Pack
 
 def test_a_gradient_that_is_no_number_stops(network: prenet.PReNet, packs: dict[str, Pack], hardware: Hardware) -> None:
     with torch.no_grad():
-        network.conv[0].weight[0, 0, 0, 0] = float("nan")  # type: ignore[operator]
+        network.get_parameter("conv.0.weight")[0, 0, 0, 0] = float("nan")
     with pytest.raises(NumericError, match="not finite"):
         mean_absolute_gradient(
             network, crops.for_importance(packs["light"], 16, 0, 0, 2, 1, hardware.device), hardware, NEGATIVE_SSIM
@@ -165,7 +165,7 @@ def test_fewer_samples_at_once_where_memory_runs_out(
     sizes = OfEachSample(network, hardware, SCALARS["distance"], torch.Tensor.abs)
     whole, gradients, seen = sizes(batch), sizes._gradients, []
 
-    def small(weights: object, rainy: torch.Tensor, clean: torch.Tensor) -> object:
+    def small(weights: dict[str, torch.Tensor], rainy: torch.Tensor, clean: torch.Tensor) -> object:
         seen.append(len(rainy))
         if len(rainy) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
@@ -187,10 +187,10 @@ def test_a_gpu_measures_what_the_processor_does(
     largest: float,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    found = []
+    importances = []
     for where in (hardware, choose("cuda", precision)):
         singles = crops.for_importance(packs["heavy"], 16, 0, 0, 40, 1, where.device)
-        found.append(mean_absolute_gradient(network.to(where.device), singles, where, NEGATIVE_SSIM))
-    for name, value in found[0].items():
-        assert (found[1][name].cpu() - value).norm() <= largest * value.norm()
+        importances.append(mean_absolute_gradient(network.to(where.device), singles, where, NEGATIVE_SSIM))
+    for name, value in importances[0].items():
+        assert (importances[1][name].cpu() - value).norm() <= largest * value.norm()
     assert "sample by sample" not in capsys.readouterr().err

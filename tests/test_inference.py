@@ -91,9 +91,9 @@ def test_choosing_hardware_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(torch, "set_num_threads", torch_set.threads)
     monkeypatch.setattr(torch, "use_deterministic_algorithms", torch_set.deterministic)
     monkeypatch.setattr(hardware_module, "_keep_freed_memory", kept)
-    found = choose("cpu", "fp32")
+    chosen = choose("cpu", "fp32")
     assert not torch_set.mock_calls + kept.mock_calls
-    found.set_up_process(threads=1)
+    chosen.set_up_process(threads=1)
     assert torch_set.mock_calls == [mock.call.threads(1), mock.call.deterministic(True)]
     assert kept.mock_calls == [mock.call()]
 

@@ -36,7 +36,7 @@ def step(network: nn.Module, params: Params, hardware: Hardware, batch: Batch, s
     strategy.before_task(network)
     with torch.no_grad():
         for weight in network.parameters():
-            weight += 0.01  # type: ignore[misc]
+            weight.add_(0.01)
     return training_step(learner_of(network, strategy, hardware, MicroBatches(size), sgd=1), batch)
 
 
@@ -84,9 +84,9 @@ def test_a_task_in_parts_ends_at_the_same_weights(
 )
 def test_parts_are_of_a_size_or_of_so_many_pixels(size: int | None, pixels: int | None, sizes: list[int]) -> None:
     batch = Batch(*random_batch(0, count=5))  # of 20x20
-    found = MicroBatches(size, pixels).within_memory(batch, list)
-    assert [len(part.rainy) for part in found] == sizes
-    assert sum(part.share for part in found) == pytest.approx(batch.share)
+    parts = MicroBatches(size, pixels).within_memory(batch, list)
+    assert [len(part.rainy) for part in parts] == sizes
+    assert sum(part.share for part in parts) == pytest.approx(batch.share)
 
 
 def test_on_a_cpu_in_fp32_a_layer_stays_in_the_cache(tiny_params: Params) -> None:

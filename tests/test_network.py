@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -45,7 +44,7 @@ class Sees:
     def describe(self) -> dict[str, str | int]:
         return {}
 
-    def __call__(self, batch: NDArray[np.float32], /) -> NDArray[np.float32]:
+    def __call__(self, batch: np.ndarray, /) -> np.ndarray:
         self.given.append(batch.shape)
         return forward(self.network, batch, self.hardware)
 
@@ -435,6 +434,7 @@ class Halving(nn.Module):
     """A network that halves its picture five times and brings it back."""
 
     side_multiple = 32
+    receptive_radius: int
 
     def __init__(self) -> None:
         super().__init__()

@@ -69,8 +69,8 @@ def test_a_file_that_differs_from_torch_is_not_written(
 
 
 def identity(path: Path, **changes: object) -> Path:
-    shape = ["n", 3, "h", "w"]
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("rainy", "derained")]  # type: ignore[arg-type]
+    shape: list[str | int | None] = ["n", 3, "h", "w"]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("rainy", "derained")]
     nodes = [helper.make_node("Identity", ["rainy"], ["derained"])]
     constants = []
     if changes.get("external"):

@@ -6,8 +6,9 @@ import contextlib
 import json
 import os
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,8 +28,8 @@ def make_pairs(sizes: list[tuple[int, int]] = SIZES, seed: int = 0) -> list[Pair
     ]
 
 
-def packed(folder: Path, pairs: list[Pair] | None = None, **options: object) -> Pack:
-    write_pack(folder / "set", "train", make_pairs() if pairs is None else pairs, **options)  # type: ignore[arg-type]
+def packed(folder: Path, pairs: list[Pair] | None = None, **options: Any) -> Pack:
+    write_pack(folder / "set", "train", make_pairs() if pairs is None else pairs, **options)
     return Pack.open(folder / "set", "train")
 
 
@@ -273,16 +274,19 @@ def test_a_kill_between_the_files_shows(tmp_path: Path, monkeypatch: pytest.Monk
 
     calls = []  # type: ignore[var-annotated]
 
-    def kill(*_: object, **__: object) -> None:
-        calls.append(None)
-        if len(calls) == step:
-            raise KilledError
+    def dying(real: Callable[..., object]) -> Callable[..., object]:
+        def call(*arguments: object, **options: object) -> object:
+            calls.append(real)
+            if len(calls) == step:
+                raise KilledError
+            return real(*arguments, **options)
+
+        return call
 
     packed(tmp_path, stride=3)
     old, new = make_pairs(), make_pairs(seed=1)
     for name in ("replace", "unlink"):
-        real = getattr(Path, name)
-        monkeypatch.setattr(Path, name, lambda *a, real=real, **k: (kill(), real(*a, **k))[1])  # type: ignore[func-returns-value]
+        monkeypatch.setattr(Path, name, dying(getattr(Path, name)))
     with contextlib.suppress(KilledError):
         write_pack(tmp_path / "set", "train", new, stride=4)
     monkeypatch.undo()

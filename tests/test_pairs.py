@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from derain.data.pictures import list_pictures, read_picture
 from derain.types import DataError
 
 
-def save(path: Path, picture: np.ndarray | None = None, **options: object) -> np.ndarray:
+def save(path: Path, picture: np.ndarray | None = None, **options: Any) -> np.ndarray:
     """Writes a picture, by default one that no other path has."""
     if picture is None:
         seed = int.from_bytes(str(path).encode(), "little") % 2**32

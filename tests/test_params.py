@@ -73,8 +73,8 @@ def test_scalars_are_what_dvcs_yaml_library_takes_them_for(tmp_path: Path, text:
     file = tmp_path / "params.yaml"
     file.write_text(f"value: {text}")
     expected = YAML(typ="safe", pure=True).load(file.read_text())
-    found = params.content(file)
-    assert (found, type(found["value"])) == (expected, type(expected["value"]))
+    content = params.content(file)
+    assert (content, type(content["value"])) == (expected, type(expected["value"]))
 
 
 @pytest.mark.parametrize(

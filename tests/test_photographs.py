@@ -131,9 +131,9 @@ class TestFolder:
     def test_photographs_are_the_files(self, tmp_path: Path) -> None:
         save(tmp_path, *(f"{number}.png" for number in range(20)))
         Image.fromarray(np.arange(20 * 30 * 3, dtype=np.uint8).reshape(20, 30, 3)).save(tmp_path / "odd.png")
-        found = {photograph.name: photograph for photograph in folder_photographs(tmp_path)}
-        assert set(found) == {*map(str, range(20)), "odd"}
-        assert np.array_equal(found["odd"].load(), np.arange(20 * 30 * 3, dtype=np.uint8).reshape(20, 30, 3))
+        read = {photograph.name: photograph for photograph in folder_photographs(tmp_path)}
+        assert set(read) == {*map(str, range(20)), "odd"}
+        assert np.array_equal(read["odd"].load(), np.arange(20 * 30 * 3, dtype=np.uint8).reshape(20, 30, 3))
 
     def test_an_empty_folder(self, tmp_path: Path) -> None:
         with pytest.raises(DataError, match=f"{tmp_path.name}: no pictures in this folder"):

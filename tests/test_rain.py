@@ -28,7 +28,7 @@ from derain.data.rain import (
     render,
 )
 from derain.sources.rendered import rendered_pairs
-from derain.types import Pair, ParamsError
+from derain.types import Pair, ParamsError, Role
 
 # Mean PSNR on Y of the rainy pictures in dB: about what the published sets score; "unseen" is to be about as "light".
 TARGETS = {"heavy": 13.5, "medium": 22.0, "varied": 25.0, "light": 27.0, "unseen": 27.0}
@@ -40,7 +40,8 @@ def rain_on(clean: np.ndarray, kind: str | Rain, seed: int = 0) -> np.ndarray:
 
 def luma(picture: np.ndarray) -> np.ndarray:
     """Y of BT.601 in studio range, as MATLAB's rgb2ycbcr on doubles."""
-    return (16 + picture / 255 @ np.array([65.481, 128.553, 24.966])) / 255  # type: ignore[no-any-return]
+    y: np.ndarray = (16 + picture / 255 @ np.array([65.481, 128.553, 24.966])) / 255
+    return y
 
 
 def psnr(pair: Pair) -> float:
@@ -66,7 +67,8 @@ def angles_at_pixels(rain: np.ndarray) -> np.ndarray:
     """The angles from the vertical around the 40 % of all pixels with the strongest gradients."""
     xx, yy, xy = (gaussian_filter(product, 2.0) for product in tensor(rain, 1.0))
     strong = xx + yy > np.quantile(xx + yy, 0.6)
-    return -np.rad2deg(0.5 * np.arctan2(2 * xy, xx - yy))[strong]  # type: ignore[no-any-return]
+    angles: np.ndarray = -np.rad2deg(0.5 * np.arctan2(2 * xy, xx - yy))[strong]
+    return angles
 
 
 @pytest.fixture(scope="module")
@@ -132,8 +134,8 @@ def test_other_arrays_are_refused(picture: np.ndarray) -> None:
 @pytest.mark.parametrize("rain", [single, single_noise, single_physical])
 def test_streaks_lean_as_told(rain: Callable[[float], Rain], angle: float) -> None:
     fallen = rain_on(np.full((256, 256, 3), 30, np.uint8), rain(angle))[..., 1].astype(int) - 30
-    found, coherence = orientation(fallen)
-    assert found == pytest.approx(angle, abs=1.5)
+    lean, coherence = orientation(fallen)
+    assert lean == pytest.approx(angle, abs=1.5)
     assert coherence > 0.6
 
 
@@ -193,7 +195,9 @@ def test_swing_modulates_along_the_streak() -> None:
 class TestBrightness:
     @pytest.mark.parametrize("kind", ["heavy", "medium", "varied", "light"])
     def test_rain_only_brightens_before_the_veil(self, kind: str, photograph: np.ndarray) -> None:
-        unveiled = replace(KINDS[kind], veil=None)  # type: ignore[type-var]
+        rain = KINDS[kind]
+        assert isinstance(rain, DrawnRain | NoiseRain)
+        unveiled = replace(rain, veil=None)
         for seed in range(5):
             assert (rain_on(photograph, unveiled, seed) >= photograph).all()
 
@@ -274,13 +278,15 @@ def photographs() -> list[Photograph]:
     return builtin_photographs()
 
 
-def pairs(photographs: list[Photograph], *kinds: str, seed: int = 0, rains: int = 1, split: str = "test") -> list[Pair]:
-    return list(rendered_pairs(split, kinds=kinds, photographs=photographs, seed=seed, rains_per_photograph=rains))  # type: ignore[arg-type]
+def pairs(
+    photographs: list[Photograph], *kinds: str, seed: int = 0, rains: int = 1, split: Role = "test"
+) -> list[Pair]:
+    return list(rendered_pairs(split, kinds=kinds, photographs=photographs, seed=seed, rains_per_photograph=rains))
 
 
-def bytes_of(found: list[Pair]) -> dict[str, tuple[bytes, bytes]]:
-    named = {pair.name: (pair.rainy.tobytes(), pair.clean.tobytes()) for pair in found}
-    assert len(named) == len(found)
+def bytes_of(made: list[Pair]) -> dict[str, tuple[bytes, bytes]]:
+    named = {pair.name: (pair.rainy.tobytes(), pair.clean.tobytes()) for pair in made}
+    assert len(named) == len(made)
     return named
 
 
@@ -301,8 +307,8 @@ def test_two_kinds_are_the_union_of_the_single_sets(photographs: list[Photograph
 
 def test_every_pair_has_a_rain_of_its_own() -> None:
     grey = [Photograph(name, "train", lambda: GREY) for name in ("a", "b")]
-    found = [*pairs(grey, *KINDS, rains=2, split="train"), *pairs(grey, *KINDS, rains=2, split="train", seed=1)]
-    assert len({pair.rainy.tobytes() for pair in found}) == len(found) == 2 * len(KINDS) * 2 * 2
+    made = [*pairs(grey, *KINDS, rains=2, split="train"), *pairs(grey, *KINDS, rains=2, split="train", seed=1)]
+    assert len({pair.rainy.tobytes() for pair in made}) == len(made) == 2 * len(KINDS) * 2 * 2
 
 
 def test_pairs_name_photograph_kind_and_number(photographs: list[Photograph]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ def picture(height: int = 24, width: int = 31, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def save(path: Path, pixels: np.ndarray | None = None, **options: object) -> Path:
+def save(path: Path, pixels: np.ndarray | None = None, **options: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(picture() if pixels is None else pixels).save(path, **options)  # type: ignore[arg-type]
     return path
@@ -156,8 +157,8 @@ class TestScoring:
 
     def test_the_derained_folder_says_which_pictures_are_scored(self, folders: tuple[Path, Path, Path]) -> None:
         (folders[1] / "a.png").unlink()
-        (found,) = candidates(*folders)
-        assert found == Candidate("b", *(folder / "b.png" for folder in (folders[1], folders[0], folders[2])))
+        (candidate,) = candidates(*folders)
+        assert candidate == Candidate("b", *(folder / "b.png" for folder in (folders[1], folders[0], folders[2])))
 
     def test_rainy_and_clean_may_lie_in_one_folder_by_their_names(self, tmp_path: Path) -> None:
         both, derained = tmp_path / "Rain100H", tmp_path / "derained"

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 
 from derain import cli
@@ -39,7 +38,7 @@ class Darkens:
     def describe(self) -> dict[str, str | int]:
         return {}
 
-    def __call__(self, batch: NDArray[np.float32], /) -> NDArray[np.float32]:
+    def __call__(self, batch: np.ndarray, /) -> np.ndarray:
         self.given.append(batch)
         return batch - np.float32(self.amount)
 
@@ -62,7 +61,8 @@ def save(path: Path, pixels: np.ndarray | None = None, **options: Any) -> Path:
 
 
 def darker(pixels: np.ndarray) -> np.ndarray:
-    return np.maximum(pixels.astype(int) - 10, 0).astype(np.uint8)  # type: ignore[no-any-return]
+    levels: np.ndarray = np.maximum(pixels.astype(int) - 10, 0).astype(np.uint8)
+    return levels
 
 
 def read(path: Path) -> np.ndarray:
@@ -129,8 +129,8 @@ class TestCommand:
             save(tmp_path / "in" / name)
         out = tmp_path / "out"
         assert self.run(tmp_path / "in", "-o", out, "--recursive", "--weights", weights) == 0
-        found = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
-        assert found == ["a.png", "x/b.jpg", "x/d.webp", "x/e.bmp", "x/y/a.png", "x/y/c.tif"]
+        written = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
+        assert written == ["a.png", "x/b.jpg", "x/d.webp", "x/e.bmp", "x/y/a.png", "x/y/c.tif"]
         for path in out.rglob("*.*"):
             with Image.open(path) as image:
                 expected = {".jpg": "JPEG", ".tif": "TIFF"}.get(path.suffix, path.suffix[1:].upper())
@@ -152,9 +152,9 @@ class TestCommand:
         monkeypatch.setattr(restore_network, "load", lambda *_: Network(Darkens(0.4 / 255)))
         path = save(tmp_path / "a.png", np.maximum(picture(), 1))
         assert self.run(path, "-o", tmp_path / "out", "--bits", "16", "--weights", "w") == 0
-        found = decode((tmp_path / "out/a.png").read_bytes())
-        assert found.bits == 16
-        assert np.abs(found.levels / 257 - (np.maximum(picture(), 1) - 0.4)).max() < 0.01
+        derained = decode((tmp_path / "out/a.png").read_bytes())
+        assert derained.bits == 16
+        assert np.abs(derained.levels / 257 - (np.maximum(picture(), 1) - 0.4)).max() < 0.01
         assert self.run(tmp_path / "out/a.png", "-o", tmp_path / "again", "--bits", "8", "--weights", "w") == 0
         assert decode((tmp_path / "again/a.png").read_bytes()).bits == 8
 

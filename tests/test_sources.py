@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -103,7 +104,7 @@ def test_pairs_may_have_one_split_only(rain100l: Path, tmp_path: Path) -> None:
 
 def test_a_union_holds_every_pair_of_its_parts(rain100l: Path, tmp_path: Path) -> None:
     """Sets whose pairs bear the same names, one of them doubled by its flip, of two strides."""
-    parts = [
+    parts: list[dict[str, Any]] = [
         {"source": "benchmark", "set": "Rain100L", "folder": str(rain100l)},
         {"source": "pairs", "train": {"rainy": str(rain100l / "RainTrainL"), "clean": str(rain100l / "RainTrainL")}},
     ]

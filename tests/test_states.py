@@ -18,6 +18,7 @@ from derain import plugins
 from derain.compute.batch import Batch
 from derain.compute.hardware import Hardware
 from derain.data.pack import Pack
+from derain.disk import atomic
 from derain.params import Params
 from derain.stream import Carried, consolidate_task, learn_task
 from derain.training import crops, learn, masks, resume
@@ -247,14 +248,14 @@ def test_saving_costs_a_hundredth_of_the_time_however_slow_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [0.0]
-    monkeypatch.setattr(resume.time, "monotonic", lambda: clock[0])  # type: ignore[attr-defined]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     saves = []
 
     def slow_write(*_: object) -> None:
         saves.append(clock[0])
         clock[0] += 3
 
-    monkeypatch.setattr(resume.atomic, "write_atomically", slow_write)  # type: ignore[attr-defined]
+    monkeypatch.setattr(atomic, "write_atomically", slow_write)
     state = KeptState(tmp_path)
     while clock[0] < 10_000:
         clock[0] += 1

@@ -138,13 +138,13 @@ def test_the_penalty_is_that_of_the_paper(name: str, hardware: Hardware) -> None
     strategy.before_task(network)
     assert strategy.penalties(network)["penalty"].item() == 0
     with torch.no_grad():
-        network.a += 0.5  # type: ignore[misc]
-        network.b -= 0.2  # type: ignore[misc]
+        network.a.add_(0.5)
+        network.b.sub_(0.2)
     (penalty,) = strategy.penalties(network).values()
     penalty.backward()
     assert penalty.item() == pytest.approx(value, rel=1e-5)
-    found = [weight.grad.item() for weight in (network.a, network.b) if weight.grad is not None]
-    assert found == pytest.approx(slopes, rel=1e-5)
+    gradients = [weight.grad.item() for weight in (network.a, network.b) if weight.grad is not None]
+    assert gradients == pytest.approx(slopes, rel=1e-5)
 
 
 def single_crops(pack: Pack, count: int) -> list[Batch]:
@@ -256,17 +256,17 @@ def test_distillation_pulls_to_the_former_self_by_its_share(hardware: Hardware) 
     strategy = made("nr", hardware, {}, **section, lambda_kd=0.4, gradient="sample", samples=2)
     strategy.before_task(network)
     with torch.no_grad():
-        network.a -= 0.3  # type: ignore[misc]
-        network.b += 0.15  # type: ignore[misc]
+        network.a.sub_(0.3)
+        network.b.add_(0.15)
     remembered = Batch(batch.rainy, 0.9 * batch.rainy + 0.05)
     loss = strategy.extra_losses(batch, network(batch.rainy))["distillation"].item()
     assert loss == pytest.approx(0.4 * negative_ssim(0.6 * batch.rainy + 0.2, remembered.clean).item(), rel=1e-5)
     assert loss > -0.4 + 1e-3, "away from the former self"
     supervised, distilled = (slopes_by_difference(pairs, 0.6, 0.2) for pairs in (batch, remembered))
     trace = steps(network, strategy, batch, lr=1e-3, count=1)
-    found = [way.item() for _, way in trace.values()]
+    ways = [way.item() for _, way in trace.values()]
     expected = [-1e-3 * (own + 0.4 * former) for own, former in zip(supervised, distilled, strict=True)]
-    assert found == pytest.approx(expected, rel=0.02)
+    assert ways == pytest.approx(expected, rel=0.02)
 
 
 def test_replays_step_goes_down_the_mean_slope_of_own_and_joined_crops(hardware: Hardware) -> None:
@@ -296,16 +296,17 @@ def test_packnet_projects_the_step_on_the_smaller_of_two_weights(packs: dict[str
     network, batch = Vector(0.6, -0.2), Batch(*random_batch(3))
     first = plugin.Strategy(plugin.Params(share=0.5), masks.nothing_consolidated(network), hardware, {}, NEGATIVE_SSIM)
     mask = consolidated(first, network, packs["heavy"]).mask
-    assert mask["ab"].tolist() == [True, False]  # type: ignore[index]
+    assert mask is not None
+    assert mask["ab"].tolist() == [True, False]
     second = plugin.Strategy(plugin.Params(share=0.5), mask, hardware, {}, NEGATIVE_SSIM)
     second.before_task(network)
     trace = steps(network, second, batch, lr=1e-3, count=1)
     _, slope = slopes_by_difference(batch, 0.6, -0.2)
     assert trace["ab"][1].tolist() == pytest.approx([0, -1e-3 * slope], rel=0.02)
     second.after_task(network)
-    assert consolidated(second, network, packs["heavy"], position=1).mask["ab"].tolist() == [False, False], (  # type: ignore[index]
-        "half of one"
-    )
+    after = consolidated(second, network, packs["heavy"], position=1).mask
+    assert after is not None
+    assert after["ab"].tolist() == [False, False], "half of one"
 
 
 def test_packnet_takes_a_share_of_the_largest_free_weights(

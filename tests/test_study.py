@@ -97,18 +97,18 @@ def test_a_study_is_recorded_run_by_run_and_goes_on_where_it_was_interrupted(
 def test_a_run_gives_the_numbers_of_the_stream_by_itself(profile: Path, tmp_path: Path, hardware: Hardware) -> None:
     settings = params.load(profile)
     runs = study.Seed(hardware, study.PackedSets(tmp_path / "packs"))
-    found = runs.run(settings)
+    result = runs.run(settings)
     packs = {name: Pack.open(tmp_path / "packs" / name, "train") for name in settings.datasets}
     test = Pack.open(tmp_path / "packs/first", "test")
     learned = learn_stream(settings, by_role(packs), hardware)
     stored = 0
-    for (task, left), after in zip(learned, found.after.values(), strict=True):
+    for (task, left), after in zip(learned, result.after.values(), strict=True):
         column, _ = evaluate(test, {task.name: network_of(settings, left)}, hardware, shown=0)
         mean = np.mean([value.psnr for value in column[task.name]["matlab-y"].values()])
         assert after.psnr["first"] == pytest.approx(mean, abs=1e-4)
         stored = left.stored
-    assert found.summary.psnr["first"] == after.psnr["first"]
-    assert found.summary.stored_bytes == stored
+    assert result.summary.psnr["first"] == after.psnr["first"]
+    assert result.summary.stored_bytes == stored
 
 
 @pytest.mark.parametrize("name", ["si", "replay", "nr-rank-all-twice", "nr-alpha_l-0.002"])

@@ -22,7 +22,7 @@ from derain.studies import experiments, panels, variants
 from derain.studies.recorded import Recorded, RecordedRun, read_recorded, record
 from derain.studies.rows import Table, text
 from derain.studies.tables import as_markdown, tables
-from derain.types import DataError
+from derain.types import DataError, ParamsError
 from experiments.run import named
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -106,7 +106,7 @@ def test_the_stream_twice_goes_on_from_its_end() -> None:
 def test_a_name_that_is_none_is_told_with_those_that_are() -> None:
     once = ["si", "nr-without-sc", "nr-without-kd", "nr"]
     assert [variant.name for variant in named(PARAMS, ["table3", "nr"])] == once
-    with pytest.raises(parameters.ParamsError, match=r"'nope' is no run.*table1, .*alone-heavy"):  # type: ignore[attr-defined]
+    with pytest.raises(ParamsError, match=r"'nope' is no run.*table1, .*alone-heavy"):
         named(PARAMS, ["nope"])
 
 

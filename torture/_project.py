@@ -118,15 +118,15 @@ class Project:
     def processes(self) -> dict[int, str]:
         """The command lines of all processes at work on this project, by their numbers; Linux only."""
         mark = f"DERAIN_CACHE={self.cache}".encode()
-        found = {}
+        commands = {}
         for entry in Path("/proc").glob("[0-9]*"):
             try:
                 command = (entry / "cmdline").read_bytes()
                 if command and mark in (entry / "environ").read_bytes().split(b"\0"):
-                    found[int(entry.name)] = command.replace(b"\0", b" ").decode(errors="replace").strip()
+                    commands[int(entry.name)] = command.replace(b"\0", b" ").decode(errors="replace").strip()
             except OSError:  # ended meanwhile, or another user's
                 continue
-        return found
+        return commands
 
     def results(self) -> dict[str, str]:
         """SHA-256 of every result by its path (packs, weights, masks, scores, report ...), and what dvc.lock says."""

@@ -116,13 +116,13 @@ def _pickles(ran: Path) -> dict[str, Callable[[], bytes]]:
         "socket": _Calls("socket.create_connection", ("127.0.0.1", 9)),
         "numpy": _Calls("numpy.savetxt", str(ran), [1]),
     }
-    found: dict[str, Callable[[], bytes]] = {}
+    files: dict[str, Callable[[], bytes]] = {}
     for number, (name, call) in enumerate(calls.items()):
         protocol = (0, 2, 3, 4)[number % 4]
-        found[f"{name}-bare.pth"] = lambda call=call, protocol=protocol: call.pickled(protocol)  # type: ignore[misc]
+        files[f"{name}-bare.pth"] = lambda call=call, protocol=protocol: call.pickled(protocol)  # type: ignore[misc]
         if number % 2:
-            found[f"{name}-zip.pth"] = lambda call=call: _zip({"data.pkl": call.pickled(2)})  # type: ignore[misc]
-    return found | {
+            files[f"{name}-zip.pth"] = lambda call=call: _zip({"data.pkl": call.pickled(2)})  # type: ignore[misc]
+    return files | {
         "nested.pth": lambda: b"(" * 10**6 + b"t" * 10**6 + b".",
         "doubling.pth": lambda: b"\x80\x02K\x01" + b"2\x86" * 200 + b".",
         "long-number.pth": lambda: b"\x80\x02\x8b" + struct.pack("<i", 2**31 - 1) + b"\xff" * 100,

@@ -128,7 +128,7 @@ def stages_of(said: str) -> list[str]:
     return re.findall(r"Running stage '([^']+)'", said)
 
 
-def differences(expected: dict[str, str], found: dict[str, str], where: str) -> list[str]:
+def differences(expected: dict[str, str], left: dict[str, str], where: str) -> list[str]:
     """One line for each result that is not the one expected."""
-    names = sorted(expected.keys() | found.keys())
-    return [f"{where}: {name} is not the same" for name in names if expected.get(name) != found.get(name)]
+    names = sorted(expected.keys() | left.keys())
+    return [f"{where}: {name} is not the same" for name in names if expected.get(name) != left.get(name)]

@@ -66,11 +66,11 @@ def _in_parts(step: int, fits: int, error: BaseException) -> Iterator[str]:
         expected = _trained()
     with _exhausted(step, fits, error):
         try:
-            found = _trained()
+            weights = _trained()
         except Exception as ended:
             yield f"ended with {ended!r}"
         else:
-            if found != expected:
+            if weights != expected:
                 yield "the weights are others"
 
 

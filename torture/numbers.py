@@ -157,9 +157,7 @@ def _of_distance(spoil: Callable[[Tensor], Tensor], step: int) -> AbstractContex
 
 def _with_gradient(value: float) -> Callable[[Tensor], Tensor]:
     def spoil(loss: Tensor) -> Tensor:
-        loss.register_hook(  # type: ignore[no-untyped-call]
-            lambda gradient: gradient * value
-        )
+        loss.register_hook(lambda gradient: gradient * value)
         return loss
 
     return spoil

@@ -85,17 +85,17 @@ _MISSPELT = ("train.learning_rate", "nr.alfa_l", "sead", "tests.snow", "stream.o
 
 def cases() -> list[Case]:
     """All of them, in the order of this file."""
-    found = []
+    listed = []
     for key, out_of_range in _NUMBERS.items():
-        found += [Case(key, typed, value) for typed, value in _POSITIVE]
-        found += [Case(key, typed, REFUSED) for typed in (*_NO_NUMBERS, *out_of_range)]
+        listed += [Case(key, typed, value) for typed, value in _POSITIVE]
+        listed += [Case(key, typed, REFUSED) for typed in (*_NO_NUMBERS, *out_of_range)]
     for key in _INTEGERS:
-        found += [Case(key, typed, value) for typed, value in _COUNTS if key != "train.epochs" or value > 4]
-        found += [Case(key, typed, REFUSED) for typed in _NO_COUNTS]
+        listed += [Case(key, typed, value) for typed, value in _COUNTS if key != "train.epochs" or value > 4]
+        listed += [Case(key, typed, REFUSED) for typed in _NO_COUNTS]
     for key, (allowed, refused) in _WORDS.items():
-        found += [Case(key, typed, value) for typed, value in allowed]
-        found += [Case(key, typed, REFUSED) for typed in refused]
-    return found + [Case(f"+{key}", "1", REFUSED) for key in _MISSPELT]
+        listed += [Case(key, typed, value) for typed, value in allowed]
+        listed += [Case(key, typed, REFUSED) for typed in refused]
+    return listed + [Case(f"+{key}", "1", REFUSED) for key in _MISSPELT]
 
 
 def run(seed: int, count: int) -> Figures:
@@ -112,8 +112,8 @@ def run(seed: int, count: int) -> Figures:
             whole = number % WHOLE == 0
             counts["refused" if case.meant is REFUSED else "taken"] += 1
             counts["through the whole command"] += whole
-            found = _through_dvc(project, case) if whole else _through_its_function(file, case)
-            faults += [f"-S {case.key}={case.typed}: {fault}" for fault in found]
+            wrong = _through_dvc(project, case) if whole else _through_its_function(file, case)
+            faults += [f"-S {case.key}={case.typed}: {fault}" for fault in wrong]
             file.write_text(before)
     return Figures(counts, faults)
 

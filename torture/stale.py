@@ -91,11 +91,11 @@ def run(seed: int, count: int) -> Figures:
         for values in [base, *in_turn, *at_random]:
             for stage in _STAGES:
                 own = _what_decides(stage, values)
-                found = _found(folder, stage, values, own)
-                counts["states met again and used"] += found == own
-                counts["stale states used"] += found not in (None, own)
-                if found != (own if own in seen[stage] else None):
-                    faults.append(f"{stage}: found {found} for {own}")
+                met = _met(folder, stage, values, own)
+                counts["states met again and used"] += met == own
+                counts["stale states used"] += met not in (None, own)
+                if met != (own if own in seen[stage] else None):
+                    faults.append(f"{stage}: met {met} for {own}")
                 seen[stage].add(own)
     return Figures(counts, faults)
 
@@ -113,16 +113,16 @@ def _what_decides(stage: str, values: Mapping[str, Any]) -> str:
     return json.dumps({key: values[key] for key in sorted(decides)})
 
 
-def _found(folder: Folder, stage: str, values: Mapping[str, Any], own: str) -> str | None:
+def _met(folder: Folder, stage: str, values: Mapping[str, Any], own: str) -> str | None:
     """Starts a stage whose computation writes `own` into its state and stops; returns what was there before."""
     folder.write_params(values)
     folder.write_artifacts()
-    found: list[str | None] = []
+    states: list[str | None] = []
 
     def computation(*arguments: Any) -> None:
         state = arguments[-1]
         before = state.load()
-        found.append(before and before.decode())
+        states.append(before and before.decode())
         state.save(own.encode())
         raise _StoppedError
 
@@ -133,4 +133,4 @@ def _found(folder: Folder, stage: str, values: Mapping[str, Any], own: str) -> s
         suppress(_StoppedError),
     ):
         main(key)
-    return found[0]
+    return states[0]

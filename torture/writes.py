@@ -48,9 +48,9 @@ def run(seed: int, count: int) -> Figures:
         for work in itertools.islice(itertools.cycle(works), count):
             number, code = rng.randrange(work.calls), rng.choice(_ERRORS)
             case = f"{work.name}, call {number}, {errno.errorcode[code]}"
-            call, found = work.with_fault(number, code)
+            call, wrong = work.with_fault(number, code)
             counts[f"in {call}"] += 1
-            faults += [f"{case} ({call}): {fault}" for fault in found]
+            faults += [f"{case} ({call}): {fault}" for fault in wrong]
     return Figures(counts, faults)
 
 
@@ -68,22 +68,22 @@ class _Work:
     def with_fault(self, number: int, code: int) -> tuple[str, list[str]]:
         """Does the work with one call failing; returns which it was, and what was wrong with how it ended."""
         self._clean_up()
-        found: list[str] = []
+        wrong: list[str] = []
         with _failing(number, code) as calls:
             try:
                 self._work()
             except DerainError as error:
-                found += _wrong_message(error, code)
+                wrong += _wrong_message(error, code)
             except OSError as error:
-                found.append(f"ended with a traceback: {error!r}")
-        found += [
+                wrong.append(f"ended with a traceback: {error!r}")
+        wrong += [
             f"{name} is half of one" for name, content in self._files().items() if self._expected[name] != content
         ]
-        found += [f"{file} was left" for file in Path().rglob(".*") if file.is_file()]
+        wrong += [f"{file} was left" for file in Path().rglob(".*") if file.is_file()]
         self._work()
         if self._files() != self._expected:
-            found.append("done again it gives other bytes")
-        return calls[number], found
+            wrong.append("done again it gives other bytes")
+        return calls[number], wrong
 
     def _clean_up(self) -> None:
         """As DVC does before it runs a stage: what the work writes is removed."""

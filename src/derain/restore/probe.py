@@ -73,7 +73,7 @@ def _bytes_per_pixel(network: nn.Module, hardware: Hardware, side: int) -> float
     return float(live.most / side**2)
 
 
-class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Live(TorchDispatchMode):
     """Counts the bytes of all storages that were made within it and are still alive."""
 
     def __init__(self) -> None:
