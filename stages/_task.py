@@ -70,7 +70,7 @@ def to_learn(key: str) -> Inputs:
     params = parameters.load()
     task = params.task(key)
     if task.after is None:
-        before, checksums = _start()
+        before, checksums = _start(params)
         return _inputs(params, task, before, checksums)
     model_path = paths.model(f"task{task.after}")
     tensors, model = artifacts.load(model_path)
@@ -94,7 +94,7 @@ def to_consolidate(key: str) -> tuple[Inputs, Carried]:
     if task.after is not None:
         mask, memory, checksums = _left(task.after)
     else:
-        start, checksums = _start()
+        start, checksums = _start(params)
         mask, memory = start.mask if start else nothing_consolidated(network), {}
     made_from = {"model": model["sha256"], "trace": traced["sha256"], **checksums}
     learned = Carried(weights, mask, memory, objective, trace, own)
@@ -127,8 +127,8 @@ def write_start(params: Params) -> None:
     artifacts.save(paths.START, tensors, {"kind": "start", **made_by})
 
 
-def _start() -> tuple[Carried | None, dict[str, str]]:
-    if paths.START.exists() and paths.START.stat().st_size == 0:
+def _start(params: Params) -> tuple[Carried | None, dict[str, str]]:
+    if params.start is None:
         return None, {}
     tensors, made = artifacts.load(paths.START)
     weights, mask = (

@@ -232,7 +232,7 @@ def test_interrupted_and_run_again_is_as_if_undisturbed(
     stopped = folder.run(folder.script(patch), TWO, save_every)
     assert stopped.returncode == 1
     assert stopped.stderr.count(told) == 1, stopped.stderr
-    writes_nothing = "kd_task.artifacts.save_network = kd_task.paths.new_file = fail"
+    writes_nothing = "kd_task._task.networks.save_network = kd_task.atomic.new_file = fail"
     again = folder.run(folder.script(writes_nothing), TWO)
     assert again.returncode == 0, again.stderr
     assert again.stdout.count(f"goes on where it was interrupted: after {done}") == 1
