@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -129,3 +130,21 @@ def test_a_full_disk_is_noticed_before(tmp_path: Path) -> None:
     atomic.check_space(tmp_path / "new/set.zip", 1)
     with pytest.raises(SpaceError, match=r"set\.zip needs 1,000,000,000,000,000,000 bytes, [\d,]+ are free"):
         atomic.check_space(tmp_path / "new/set.zip", 10**18)
+
+
+def test_a_signal_that_comes_while_an_error_is_told_is_no_traceback() -> None:
+    code = """
+import os, signal
+from derain import console
+from derain.console import last_error
+from derain.types import DataError
+
+def main():
+    raise DataError("rotten")
+
+last_error.note = lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+console.run(main)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 143
+    assert done.stderr == "error: rotten\n"

@@ -59,6 +59,8 @@ def run(main: Callable[[], Any]) -> NoReturn:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         code = code_of(main, "run the same command again to continue")
+    except Terminated:  # it came while an error was being told
+        code = 143
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)  # nothing is left that could be stopped
@@ -76,8 +78,9 @@ def code_of(main: Callable[[], Any], if_interrupted: str) -> int:
     try:
         code = int(_within_memory(main) or 0)
     except DerainError as error:
-        _note(type(error).__name__, str(error), error.exit_code)
-        return fail(error)
+        code = fail(error)
+        _note(type(error).__name__, str(error), code)
+        return code
     except KeyboardInterrupt as interruption:
         terminated = isinstance(interruption, Terminated)
         code, how = (143, "terminated") if terminated else (130, "interrupted")
